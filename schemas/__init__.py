@@ -1,0 +1,1 @@
+"""Every message, topic name and table row, once. Knows no other room."""

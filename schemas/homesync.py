@@ -1,0 +1,52 @@
+"""The payload of our own nodes, published on `homesync/<home>/nodes/<node>/telemetry/<any>`.
+
+    {"v": 1, "boot": "5f1c09ab", "seq": 812, "first": 790, "ts": 1763700000.25,
+     "channels": {"total": {"power_w": 1250.5, "import_total_wh": 15234560.0}, "l1": {…}}}
+
+`seq` counts the messages of a node over all its topics and lives in its outbox through reboots;
+`boot` is new only when the outbox was lost; `first` is the oldest message not yet acknowledged.
+`ts` is Unix time in seconds, null where the node does not know it. The connector answers on
+`homesync/<home>/nodes/<node>/ack` with the cumulative, gapless `{"boot", "seq"}`.
+"""
+
+import msgspec
+
+from schemas.reading import Values
+
+VERSION = 1
+
+
+class Position(msgspec.Struct, gc=False):
+    """What the connector needs of a payload: where the message stands in the node's outbox."""
+
+    v: int
+    boot: str
+    seq: int
+    first: int
+
+
+class Ack(msgspec.Struct, gc=False):
+    """All messages of `boot` up to and with `seq` are in Kafka."""
+
+    boot: str
+    seq: int
+
+
+class Payload(msgspec.Struct, gc=False):
+    v: int
+    boot: str
+    seq: int
+    first: int
+    ts: float | None
+    channels: dict[str, Values]
+    relay: bool | dict[str, bool] | None = None
+    rssi_dbm: int | None = None
+    firmware: str | None = None
+
+
+def telemetry_topic(home: str, node: str) -> str:
+    return f"homesync/{home}/nodes/{node}/telemetry/power"
+
+
+def ack_topic(home: str, node: str) -> str:
+    return f"homesync/{home}/nodes/{node}/ack"
