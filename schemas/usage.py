@@ -21,13 +21,12 @@ class Why(IntEnum):
     """What made the quality worse than `MEASURED` or `INTEGRATED`."""
 
     NOTHING = 0
-    SILENCE = 1  # no reading for longer than the gap limit
+    SILENCE = 1  # no reading for longer than the gap limit, or none before the first
     REGISTER_RESET = 2
     METER_REPLACED = 3
     REGISTER_DOUBTED = 4  # a step too large or backward, not yet confirmed
     LATE_REGISTER = 5  # the register has not come yet; power stands in
-    FIRST_READING = 6  # the channel's record begins inside the window
-    NOT_COMPLETE = 7  # the window is still open
+    NOT_COMPLETE = 6  # the window is still open
 
 
 class UsageWindow(msgspec.Struct, gc=False, omit_defaults=True):

@@ -1,0 +1,393 @@
+"""The open windows of one channel: what is held, when windows are complete, what must be redone.
+
+`ChannelWindows` keeps the readings of the windows that are not complete yet, sorted, and a few
+before them. Windows complete only when `complete` is called with a stream time, which the agent
+does at tick records, so they depend on the log and never on where a fetch was cut. A reading that
+changes windows already complete is answered with the span to be computed anew from the table.
+"""
+
+from bisect import bisect_left
+from typing import NamedTuple
+
+from schemas.reading import Values
+from schemas.units import MINUTE_US, MWUS_PER_UWH, SECOND_US
+from schemas.usage import Quality, Why
+from streams.energy import (
+    REACH,
+    GapEnergy,
+    Limits,
+    Measured,
+    Minute,
+    Point,
+    minutes_of,
+    point_of,
+    trapezoid,
+)
+
+GRACE_US = 10 * SECOND_US
+"""How long after its end, in stream time, a window waits for stragglers."""
+
+
+class Held(NamedTuple):
+    """A reading in memory. The first six fields are those of `streams.energy.Point`."""
+
+    at_us: int
+    power_mw: int | None
+    import_uwh: int | None
+    export_uwh: int | None
+    interval_us: int | None
+    interval_uwh: int | None
+    seq: int | None
+    values: Values
+
+
+class Span(NamedTuple):
+    """Instants `[start_us, end_us]` of a channel whose windows have to be computed anew."""
+
+    start_us: int
+    end_us: int
+
+    def joined(self, other: "Span") -> "Span":
+        return Span(min(self.start_us, other.start_us), max(self.end_us, other.end_us))
+
+
+def held_of(measured_us: int, seq: int | None, values: Values) -> Held:
+    return Held(*point_of(measured_us, values), seq, values)
+
+
+class ChannelWindows:
+    """The windows of one channel that are not complete yet.
+
+    `complete_until_us`: every window that ends at or before it has been given out.
+    `held`: the readings from there on, and enough before them to compute the next window.
+    """
+
+    __slots__ = (
+        "_context_full",
+        "_irregular_at",
+        "_last_export_us",
+        "_last_import_us",
+        "_last_interval_us",
+        "complete_until_us",
+        "held",
+        "limits",
+    )
+
+    def __init__(
+        self,
+        limits: Limits,
+        complete_until_us: int,
+        held: list[Held] | None = None,
+    ) -> None:
+        self.limits = limits
+        self.complete_until_us = complete_until_us
+        self.held: list[Held] = []
+        self._irregular_at = -1
+        self._context_full = False
+        self._last_import_us: int | None = None
+        self._last_export_us: int | None = None
+        self._last_interval_us: int | None = None
+        for reading in held or ():
+            self.append(reading)
+
+    @staticmethod
+    def first_window(reading: Held) -> int:
+        """Where a channel's record begins: `complete_until_us` for its first reading."""
+        return _floor(reading[0] - (reading[4] or 0))
+
+    @property
+    def last_us(self) -> int | None:
+        return self.held[-1][0] if self.held else None
+
+    @property
+    def has_import(self) -> bool:
+        return self._last_import_us is not None
+
+    @property
+    def has_export(self) -> bool:
+        return self._last_export_us is not None
+
+    def append(self, reading: Held) -> Span | None:
+        """Take a reading newer than all held. Returns what it changes of complete windows."""
+        at, power, imported, exported, interval = reading[:5]
+        held = self.held
+        if held:
+            last = held[-1]
+            width = at - last[0]
+            limits = self.limits
+            most = limits.max_power_mw * width + _SLACK
+            if (
+                power is None
+                or last[1] is None
+                or interval is not None
+                or width > limits.gap_limit_us
+                or (imported is None) is not (last[2] is None)
+                or (exported is None) is not (last[3] is None)
+                or (
+                    imported is not None
+                    and not 0 <= (imported - last[2]) * MWUS_PER_UWH <= most  # type: ignore[operator]
+                )
+                or (
+                    exported is not None
+                    and not 0 <= (exported - last[3]) * MWUS_PER_UWH <= most  # type: ignore[operator]
+                )
+            ):
+                self._irregular_at = at
+            held.append(reading)
+            changed = None
+            if last[0] < self.complete_until_us or self._irregular_at > held[0][0]:
+                changed = self._changed_by(len(held) - 1)
+        else:
+            held.append(reading)
+            changed = None
+            if power is None or interval is not None:
+                self._irregular_at = at
+        self._saw(reading)
+        return changed
+
+    def _saw(self, reading: Held) -> None:
+        at = reading[0]
+        if reading[2] is not None:
+            self._context_full &= self._last_import_us is not None
+            self._last_import_us = max(at, self._last_import_us or at)
+        if reading[3] is not None:
+            self._context_full &= self._last_export_us is not None
+            self._last_export_us = max(at, self._last_export_us or at)
+        if reading[4] is not None:
+            self._context_full &= self._last_interval_us is not None
+            self._last_interval_us = max(at, self._last_interval_us or at)
+
+    def insert(self, reading: Held) -> Span | None:
+        """Take a reading that is not newer than the newest held.
+
+        A held reading with the same instant is replaced. One from before all that is held belongs
+        to complete windows and is left to the table.
+        """
+        held = self.held
+        at = reading[0]
+        if at < held[0][0] and at < self.complete_until_us and self._context_full:
+            return Span(at, at)
+        i = bisect_left(held, at, key=_instant)
+        if i < len(held) and held[i][0] == at:
+            held[i] = reading
+        else:
+            held.insert(i, reading)
+        self._irregular_at = held[-1][0]
+        self._saw(reading)
+        return self._changed_by(i)
+
+    def find(self, at_us: int) -> Held | None:
+        i = bisect_left(self.held, at_us, key=_instant)
+        return self.held[i] if i < len(self.held) and self.held[i][0] == at_us else None
+
+    def _changed_by(self, i: int) -> Span | None:
+        """The complete windows that the reading at index `i` of `held` can change."""
+        held = self.held
+        reading = held[i]
+        at = start = reading[0]
+        if reading[4] is not None:
+            start = at - reading[4]
+        if reading[1] is not None:
+            start = min(start, self._power_before(i))
+        for column in (2, 3):
+            if reading[column] is not None:
+                start = min(start, self._registers_before(i, column))
+        if start >= self.complete_until_us:
+            return None
+        return Span(start, min(at, self.complete_until_us - 1))
+
+    def _power_before(self, i: int) -> int:
+        """The instant of the power reading that index `i` is integrated from, else its own."""
+        held = self.held
+        at = held[i][0]
+        for k in range(i - 1, -1, -1):
+            if at - held[k][0] > self.limits.gap_limit_us:
+                break
+            if held[k][1] is not None:
+                return held[k][0]
+        return at
+
+    def _registers_before(self, i: int, column: int) -> int:
+        """The instant of the oldest register reading whose segments index `i` can change."""
+        held = self.held
+        oldest, seen = held[i][0], 0
+        for k in range(i - 1, -1, -1):
+            if held[k][column] is not None:
+                oldest, seen = held[k][0], seen + 1
+                if seen == (REACH if self._irregular_at > oldest else 1):
+                    break
+        return oldest
+
+    # -- completing
+
+    def ripe_until(self, stream_us: int) -> int:
+        """The end of the last window that is complete at a stream time."""
+        if not self.held:
+            return self.complete_until_us
+        last = self.held[-1][0]
+        known = last
+        if self._last_import_us is not None:
+            known = min(known, self._last_import_us)
+        if self._last_export_us is not None:
+            known = min(known, self._last_export_us)
+        by_reading = min(_floor(known), _floor(stream_us - GRACE_US))
+        by_silence = min(_floor(stream_us - self.limits.gap_limit_us), _ceil(last))
+        return max(by_reading, by_silence, self.complete_until_us)
+
+    def next_due_us(self) -> int | None:
+        """The earliest stream time at which a window could complete without a new reading.
+
+        None when nothing is open: the newest reading lies in a complete window.
+        """
+        if not self.held or self.held[-1][0] < self.complete_until_us:
+            return None
+        first_end = _floor(max(self.complete_until_us, self._first_open_us())) + MINUTE_US
+        known = self.held[-1][0]
+        if self._last_import_us is not None:
+            known = min(known, self._last_import_us)
+        if self._last_export_us is not None:
+            known = min(known, self._last_export_us)
+        return first_end + (GRACE_US if known >= first_end else self.limits.gap_limit_us)
+
+    def _first_open_us(self) -> int:
+        i = bisect_left(self.held, self.complete_until_us, key=_instant)
+        return self.held[i][0] if i < len(self.held) else self.complete_until_us
+
+    def complete(self, stream_us: int) -> Measured:
+        """Give out the windows that are complete at `stream_us`, once each."""
+        until = self.ripe_until(stream_us)
+        start = self.complete_until_us
+        if until <= start:
+            return _NOTHING
+        held = self.held
+        if self._irregular_at < held[0][0] and until <= held[-1][0]:
+            done = Measured(self._regular_minutes(start, until), _NO_GAPS)
+        else:
+            points = [Point(*reading[:6]) for reading in held]
+            done = minutes_of(points, start, until, self.limits)
+        self.complete_until_us = until
+        self._trim()
+        return done
+
+    def _trim(self) -> None:
+        held = self.held
+        i = bisect_left(held, self.complete_until_us, key=_instant)
+        if self._irregular_at < held[0][0]:
+            self._context_full = i >= REACH
+            del held[: max(0, i - REACH)]
+            return
+        wanted = {1: 2}
+        if self._last_import_us is not None:
+            wanted[2] = REACH
+        if self._last_export_us is not None:
+            wanted[3] = REACH
+        if self._last_interval_us is not None:
+            wanted[4] = 2
+        while i > 0 and any(wanted.values()):
+            i -= 1
+            for column, count in wanted.items():
+                if count and held[i][column] is not None:
+                    wanted[column] = count - 1
+            if len(held) - i > _MOST_HELD:
+                break
+        self._context_full = i > 0 or not any(wanted.values())
+        del held[:i]
+
+    def _regular_minutes(self, start_us: int, until_us: int) -> list[Minute]:
+        """`minutes_of` for the usual case: power always, registers always or never, no surprise.
+
+        `held` reaches from before `start_us` (or from the channel's first reading) to `until_us`.
+        """
+        held = self.held
+        minutes = []
+        window = start_us
+        i = bisect_left(held, window, key=_instant)
+        first = held[0][0]
+        by_register = held[0][2] is not None
+        by_export = held[0][3] is not None
+        while window < until_us:
+            end = window + MINUTE_US
+            j = bisect_left(held, end, i, key=_instant)
+            if j == 0:
+                window = end
+                continue
+            inside = held[i:j]
+            powers = [reading[1] for reading in inside]
+            minute = Minute(window, readings=j - i, power_readings=j - i)
+            if powers:
+                minute.power_min_mw = min(powers)  # type: ignore[type-var]
+                minute.power_max_mw = max(powers)  # type: ignore[type-var]
+                minute.power_sum_mw = sum(powers)  # type: ignore[arg-type]
+            if by_register:
+                minute.energy_uwh = self._register_at(2, 0, j, end) - self._register_at(
+                    2, 0, i, window
+                )
+            else:
+                minute.quality = Quality.INTEGRATED
+            if by_export:
+                minute.export_uwh = self._register_at(3, 1, j, end) - self._register_at(
+                    3, 1, i, window
+                )
+            if not (by_register and by_export):
+                above, below = self._areas(i, j, window, end)
+                if not by_register:
+                    minute.energy_uwh = (above + MWUS_PER_UWH) // (2 * MWUS_PER_UWH)
+                if not by_export:
+                    minute.export_uwh = (below + MWUS_PER_UWH) // (2 * MWUS_PER_UWH)
+            if first > window:
+                minute.quality, minute.why = Quality.GAP, Why.SILENCE
+            minutes.append(minute)
+            window, i = end, j
+        return minutes
+
+    def _register_at(self, column: int, part: int, i: int, at_us: int) -> int:
+        """The register at a boundary: between readings i-1 and i, shaped by their power."""
+        held = self.held
+        after = held[i]
+        if i == 0 or after[0] == at_us:
+            return after[column]  # type: ignore[no-any-return]
+        before = held[i - 1]
+        t1, p1, r1, t2, p2 = before[0], before[1], before[column], after[0], after[1]
+        rise = after[column] - r1
+        total = trapezoid(t1, p1, t2, p2, t2)[part]  # type: ignore[arg-type]
+        if total == 0:
+            return r1 + rise * (at_us - t1) // (t2 - t1)  # type: ignore[no-any-return]
+        return r1 + rise * trapezoid(t1, p1, t2, p2, at_us)[part] // total  # type: ignore[arg-type,no-any-return]
+
+    def _areas(self, i: int, j: int, start_us: int, end_us: int) -> tuple[int, int]:
+        """Twice the integral of power above and below zero over one window, in mW·µs."""
+        held = self.held
+        above = below = 0
+        for k in range(max(i, 1), j + 1):
+            t1, p1 = held[k - 1][0], held[k - 1][1]
+            t2, p2 = held[k][0], held[k][1]
+            if t1 >= start_us and t2 <= end_us and p1 >= 0 and p2 >= 0:  # type: ignore[operator]
+                above += (p1 + p2) * (t2 - t1)  # type: ignore[operator]
+                continue
+            up_to_end = trapezoid(t1, p1, t2, p2, min(t2, end_us))  # type: ignore[arg-type]
+            above += up_to_end[0]
+            below += up_to_end[1]
+            if t1 < start_us:
+                up_to_start = trapezoid(t1, p1, t2, p2, start_us)  # type: ignore[arg-type]
+                above -= up_to_start[0]
+                below -= up_to_start[1]
+        return above, below
+
+
+def _instant(reading: Held) -> int:
+    return reading[0]
+
+
+def _floor(at_us: int) -> int:
+    return at_us - at_us % MINUTE_US
+
+
+def _ceil(at_us: int) -> int:
+    """The end of the window that holds `at_us`."""
+    return at_us - at_us % MINUTE_US + MINUTE_US
+
+
+_SLACK = MWUS_PER_UWH * 10_000_000
+_MOST_HELD = 4096
+_NO_GAPS: list[GapEnergy] = []
+_NOTHING = Measured([], _NO_GAPS)
