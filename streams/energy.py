@@ -229,9 +229,7 @@ def trapezoid(t1: int, p1: int, t2: int, p2: int, until_us: int) -> tuple[int, i
 class _Build:
     """One call of `minutes_of`: its windows while they are being filled."""
 
-    def __init__(
-        self, points: Sequence[Point], start_us: int, end_us: int, limits: Limits
-    ) -> None:
+    def __init__(self, points: Sequence[Point], start_us: int, end_us: int, limits: Limits) -> None:
         self.points, self.start_us, self.end_us, self.limits = points, start_us, end_us, limits
         self.times = [p.at_us for p in points]
         self.powered = [(p.at_us, p.power_mw) for p in points if p.power_mw is not None]

@@ -16,9 +16,7 @@ class Merged(NamedTuple):
     loser: Values | None = None
 
 
-def merge(
-    old_seq: int | None, old: Values, new_seq: int | None, new: Values
-) -> Merged:
+def merge(old_seq: int | None, old: Values, new_seq: int | None, new: Values) -> Merged:
     """Join two readings with the same key, with the same result in either order.
 
     Absent fields are filled from the other. Where both say different things, the one with the
