@@ -1,0 +1,37 @@
+"""The `meterstream` command: one module per group of commands, each with `register(app)`.
+
+A module imports at its top only what its help needs; the rooms it drives are imported inside
+its commands, so that `meterstream up` works while another room does not.
+"""
+
+import importlib
+import sys
+
+import typer
+
+from infra.local.errors import StackError
+
+MODULES = ("infra.cli.stack",)
+
+app = typer.Typer(
+    name="meterstream",
+    help="From the meter to the bill, as a stream.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def meterstream() -> None:
+    """From the meter to the bill, as a stream."""
+
+
+def main() -> None:
+    """Entry point; what a person can mend is told in one line, without a traceback."""
+    for name in MODULES:
+        importlib.import_module(name).register(app)
+    try:
+        app()
+    except StackError as error:
+        print(f"meterstream: {error}", file=sys.stderr)
+        sys.exit(1)

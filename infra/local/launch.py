@@ -77,7 +77,7 @@ def _wait_for_turn(record: Path) -> None:
 def _run_sandbox(command: list[str], lock_fd: int, record: Path) -> int:
     """Run the sandbox until its server ends; the exit status is the server's."""
     server_pid = 0
-    waiting: list[int] = []
+    waiting: list[int] = []  # signals that came before the server
 
     def forward(number: int, _frame: FrameType | None) -> None:
         if server_pid:
@@ -99,8 +99,8 @@ def _run_sandbox(command: list[str], lock_fd: int, record: Path) -> int:
     if text:
         server_pid = int(json.loads(text)["child-pid"])
         _write(record, {**json.loads(record.read_text()), "server_pid": server_pid})
-        for number in waiting:
-            os.kill(server_pid, number)
+        for early in waiting:
+            os.kill(server_pid, early)
     status = sandbox.wait()
     return status if status >= 0 else 128 - status
 

@@ -98,8 +98,12 @@ class Supervisor:
     def start(self) -> None:
         """Start supervisord in the background; it outlives the caller."""
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord"]
-            + ["-c", str(self._config)],
+            # Its pkg_resources is deprecated, and nothing to do with us.
+            [
+                *(sys.executable, "-W", "ignore", "-m", "supervisor.supervisord"),
+                "-c",
+                str(self._config),
+            ],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
