@@ -1,0 +1,55 @@
+# The front door. A fresh Debian or Ubuntu with python3 and apt is enough: `make run`, `make test`.
+# SECONDS=60 make run      ends by itself after a minute
+
+UV := .local/uv/bin/uv
+STAMP := .venv/.synced
+PYTHON := python3
+
+.PHONY: help setup lock run test check
+
+help:
+	@echo "make run     start everything with simulated devices (SECONDS=60: for a minute)"
+	@echo "make test    run the tests, with real servers"
+	@echo "make check   style and types"
+	@echo "make setup   the Python environment alone (.venv)"
+	@echo "make lock    resolve pyproject.toml into requirements.lock anew"
+
+# Skipped while lock, project file and this file's recipe are those of the last time.
+setup: $(UV)
+	@wanted="$$(cat requirements.lock pyproject.toml | sha256sum)"; \
+	if [ -x .venv/bin/meterstream ] && [ "$$wanted" = "$$(cat $(STAMP) 2>/dev/null)" ]; then exit 0; fi; \
+	set -e; \
+	[ -x .venv/bin/python ] || $(UV) venv --quiet --python $(PYTHON) .venv; \
+	echo "installing the locked packages into .venv"; \
+	VIRTUAL_ENV=.venv $(UV) pip sync --quiet --require-hashes requirements.lock; \
+	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .; \
+	echo "$$wanted" > $(STAMP)
+
+# uv from PyPI, in an environment of its own.
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Meterstream needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  as_root=""; [ "$$(id -u)" = 0 ] || as_root="sudo -n"; \
+	  echo "installing python3-venv"; \
+	  { $$as_root apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -qq python3-venv >/dev/null; } || \
+	  { echo "python3-venv is missing; run: sudo apt-get install python3-venv" >&2; exit 1; }; }
+	@mkdir -p .local
+	@$(PYTHON) -m venv --clear .local/uv
+	@.local/uv/bin/pip install --quiet --disable-pip-version-check uv
+
+lock: $(UV)
+	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
+
+run: setup
+	@.venv/bin/meterstream run
+
+test: setup
+	@.venv/bin/pytest
+
+check: setup
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
