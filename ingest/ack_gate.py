@@ -1,7 +1,8 @@
 """The gate between Kafka's delivery reports and MQTT's PUBACKs.
 
-A PUBACK leaves only after Kafka has the message, in the order of the PUBLISH packets [MQTT-4.6.0-2],
-and only on the connection that brought the message: packet ids are used again after a reconnect.
+A PUBACK leaves only after Kafka has the message, in the order of the PUBLISH packets
+[MQTT-4.6.0-2], and only on the connection that brought the message: packet ids are used again
+after a reconnect.
 One entry per batch of messages keeps this cheap; one thread uses it.
 """
 
@@ -10,12 +11,12 @@ from collections.abc import Sequence
 
 
 class Batch:
-    """Messages that came with one read; done when each of them is settled."""
+    """Messages that came with one read. `open` of them are not in Kafka yet."""
 
     __slots__ = ("open", "packet_ids")
 
     def __init__(self, packet_ids: Sequence[int], size: int) -> None:
-        self.packet_ids = packet_ids
+        self.packet_ids = packet_ids  # of those that want a PUBACK, in the order they came
         self.open = size
 
 
@@ -30,22 +31,14 @@ class AckGate:
         """
         self._waiting.clear()
 
-    def received(self, packet_ids: Sequence[int], size: int) -> Batch:
-        """Messages came in this order, `size` in all, of which `packet_ids` want a PUBACK."""
-        batch = Batch(packet_ids, size)
+    def received(self, batch: Batch) -> None:
         self._waiting.append(batch)
-        return batch
-
-    def settled(self, batch: Batch, count: int = 1) -> bool:
-        """Kafka has `count` more messages of the batch. True: it now has them all."""
-        batch.open -= count
-        return batch.open == 0
 
     def release(self) -> list[int]:
         """The packet ids that may be acknowledged now on the present connection, in order."""
         waiting = self._waiting
         released: list[int] = []
-        while waiting and waiting[0].open == 0:
+        while waiting and not waiting[0].open:
             released += waiting.popleft().packet_ids
         return released
 

@@ -107,7 +107,8 @@ class BatchClient(Client):
         self._carry = bytearray()  # the beginning of a packet whose end was not there yet
         self._wanted = 0  # bytes `_carry` must have before parsing it again is of use
         self._topics: dict[bytes, str] = {}
-        self.paused = False
+        self.paused = False  # the caller reads nothing for a while: silence is no sign of death
+        self.discarding = False  # read, and forget it: the broker sends it again next time
 
     def reconnect(self) -> MQTTErrorCode:
         self._carry = bytearray()
@@ -147,6 +148,8 @@ class BatchClient(Client):
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
         with self._msgtime_mutex:
             self._last_bytes_received = time.monotonic()
+        if self.discarding:
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
         if self._carry:
             self._carry += data
             if len(self._carry) < self._wanted:

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 DAY_MS = 86_400_000
 RAW_MAX_BYTES = 3 * 1024 * 1024
 
+# Of every producer: the partition of a device must not depend on who writes. Java's and aiokafka's
+# default is the same function; librdkafka's default is another.
+PARTITIONER = "murmur2_random"
+
 
 @dataclass(frozen=True)
 class Topic:

@@ -1,0 +1,679 @@
+"""The uplink: copies every MQTT message, byte for byte, to `energy.raw.v1`, and then says so.
+
+One thread does it all. It reads a batch from the broker, hands it to librdkafka, and serves
+librdkafka's delivery reports; a PUBACK leaves when Kafka has the message, an end-to-end
+acknowledgement when Kafka has the node's messages without a gap. Whatever is not acknowledged comes
+again, so every doubt ends in the same way: leave unacknowledged, and if need be exit with 70.
+"""
+
+import hashlib
+import random
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.client import ConnectFlags, DisconnectFlags
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+from structlog.typing import FilteringBoundLogger
+
+from ingest.ack_gate import AckGate, Batch
+from ingest.batch_client import BatchClient, connect_properties, pubacks, qos0_publish
+from ingest.batch_client import Message as BatchMessage
+from ingest.decoders.topic_table import address_of, takes_retained
+from ingest.end_to_end import EndToEnd, node_of, position_of
+from ingest.filters import without_needless
+from ingest.metrics import Metrics
+from ingest.partitioner import partition_of
+from ingest.settings import UplinkSettings
+from schemas.connections import KafkaConnection, MqttConnection
+from schemas.homesync import Position
+from schemas.topics import PARTITIONER, RAW, RAW_DLQ, RAW_MAX_BYTES, RawHeader
+
+EXIT_FATAL = 70  # Kafka will not take our messages on this producer any more: start again
+
+KEEPALIVE_S = 30
+SESSION_EXPIRY_S = 86_400 * 7
+CONNACK_TIMEOUT_S = 10.0
+BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.25, 8.0
+STEADY_S = 10.0  # a connection that lasted this long resets the back-off
+DROPPED_COUNTER = "$SYS/broker/publish/messages/dropped"
+
+LINGER_MS = 5
+GATHER_S = 0.002  # wait for delivery reports; meanwhile the socket gathers the next batch
+IDLE_S = 0.1
+HOUSEKEEPING_S = 0.2
+TICK_S = 1.0
+KAFKA_SILENT_S = 60.0
+DRAIN_S = 8.0  # of the 10 s between SIGTERM and SIGKILL
+
+# Beside payload, key and topic a record has small headers and framing.
+RECORD_EXTRA_BYTES = 2048
+UNDOUBTED_BYTES = RAW_MAX_BYTES - RECORD_EXTRA_BYTES - 2 * 65_535  # fits whatever the topic
+DLQ_MAX_BYTES = int(RAW_DLQ.config["max.message.bytes"])
+DLQ_CUT_BYTES = 64 * 1024
+MAX_ROUTES = 200_000
+
+# Kafka's word that this one message will never be taken. Anything else is not the message's fault.
+REFUSED_FOR_GOOD = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+    }
+)
+
+TOO_LARGE = f"the record would have more than the {RAW_MAX_BYTES} bytes that {RAW.name} takes"
+PROBE = b'{"home_id": "-probe-", "device_id": "-probe-"}'
+
+Header = tuple[str, str | bytes]
+SOURCE: Header = (RawHeader.SOURCE, "mqtt")
+RETAINED: Header = (RawHeader.RETAINED, "1")
+RECEIVED_AT, PACKET_ID, DUP = RawHeader.RECEIVED_AT, RawHeader.PACKET_ID, RawHeader.DUP
+
+
+class RisingClock:
+    """Microseconds since the epoch, UTC, each greater than the one before."""
+
+    def __init__(self, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self._now_us = now_us
+        self._last = 0
+
+    def take(self, count: int) -> int:
+        """The first of `count` instants in a row."""
+        first = max(self._now_us(), self._last + 1)
+        self._last = first + count - 1
+        return first
+
+
+class Route:
+    """Where messages of one MQTT topic and address go."""
+
+    __slots__ = ("header", "key", "node", "partition", "takes_retained")
+
+    def __init__(self, topic: str, address: str, partitions: int) -> None:
+        self.header: Header = (RawHeader.TOPIC, topic.encode())
+        self.key = address.encode()
+        self.partition = partition_of(self.key, partitions)
+        self.node = node_of(topic)
+        self.takes_retained = takes_retained(topic)
+
+
+def _record_bytes(payload: bytes, route: Route) -> int:
+    return len(payload) + len(route.key) + len(route.header[1]) + RECORD_EXTRA_BYTES
+
+
+def _topic_tells_address(topic: str) -> bool:
+    """Whether the address is the same for any payload."""
+    return address_of(topic, b"") == address_of(topic, PROBE)
+
+
+class Work(Batch):
+    """A batch on its way through Kafka."""
+
+    __slots__ = ("at", "dropped", "messages", "next", "positions")
+
+    def __init__(self, messages: list[BatchMessage], at: int) -> None:
+        super().__init__([message[2] for message in messages if message[2]], len(messages))
+        self.messages = messages
+        self.at = at  # received_at of the first message; of the next it is 1 µs later
+        self.next = 0  # index of the first message that Kafka's queue has not taken yet
+        self.dropped = 0  # messages that are not meant for Kafka
+        self.positions: list[tuple[str, Position]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that Kafka will not take on the raw topic."""
+
+    work: Work
+    index: int
+    reason: str
+    detail: str
+
+
+class Connector:
+    def __init__(
+        self,
+        settings: UplinkSettings,
+        mqtt: MqttConnection,
+        kafka: KafkaConnection,
+        metrics: Metrics,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._settings = settings
+        self._mqtt = mqtt
+        self._metrics = metrics
+        self._log = log
+        self._stopping = False
+        self._fatal: str | None = None
+
+        self._producer = Producer(self._producer_config(kafka), logger=None)
+        self._partitions = 0  # 0: Kafka has not told yet
+        self._dlq_partitions = 0
+        self._tick_reports: list[Callable[[KafkaError | None, Message], None]] = []
+        self._routes: dict[str | tuple[str, str], Route] = {}
+        self._clock = RisingClock()
+        self._gate = AckGate()
+        self._end_to_end = EndToEnd()
+        self._work: deque[Work] = deque()  # what Kafka's queue has not taken wholly, in order
+        self._dead_letters: deque[DeadLetter] = deque()
+        self._shard: Header = (RawHeader.SHARD, str(settings.shard))
+        self._delivered_at = float("-inf")
+        self._kafka_trouble = "no message delivered yet"
+
+        self._ticking: set[int] = set()
+        self._tick_due = 0.0
+        self._housekeeping_due = 0.0
+
+        self._client = BatchClient(settings.client_id, self._received)
+        self._connect_due = 0.0
+        self._connecting_since = 0.0
+        self._connected_since: float | None = None
+        self._failures = 0
+        self._sessions_seen = 0
+        self._subscribe_mid: int | None = None
+        self._subscribed = False
+        self._mqtt_trouble = "not connected yet"
+        self._broker_dropped: int | None = None
+        self._prepare_client()
+
+    # ---- from outside: signal handler, health ----
+
+    def stop(self) -> None:
+        """Finish: what is in flight is delivered and acknowledged, then `run` returns 0."""
+        self._stopping = True
+
+    def troubles(self) -> list[str]:
+        """Why this connector is not healthy; empty when it is."""
+        found = []
+        if not self._subscribed:
+            found.append(f"MQTT: {self._mqtt_trouble}")
+        silent_s = time.monotonic() - self._delivered_at
+        if silent_s > KAFKA_SILENT_S:
+            found.append(f"Kafka confirmed nothing for 60 s: {self._kafka_trouble}")
+        return found
+
+    # ---- the loop ----
+
+    def run(self) -> int:
+        """Until `stop`: 0; when Kafka refuses us for good: 70."""
+        while not self._partitions and not self._over():
+            self._look_at_kafka()
+        while not self._over():
+            self._step()
+        if self._fatal:
+            self._log.error("fatal", reason=self._fatal, exit=EXIT_FATAL)
+            return EXIT_FATAL
+        self._drain()
+        return EXIT_FATAL if self._fatal else 0
+
+    def _over(self) -> bool:
+        return self._stopping or self._fatal is not None
+
+    def _step(self) -> None:
+        outstanding = len(self._producer)
+        if outstanding:
+            self._producer.poll(GATHER_S)
+            timeout_s = 0.0
+        else:
+            timeout_s = IDLE_S
+        self._feed()
+        now = time.monotonic()
+        if now >= self._tick_due:
+            self._tick(now)
+        if now >= self._housekeeping_due:
+            self._housekeep(now)
+        self._acknowledge()
+        self._talk(timeout_s)
+
+    def _talk(self, timeout_s: float) -> None:
+        """Wait for the broker, read and write."""
+        client = self._client
+        sock = client.socket()
+        if sock is None:
+            if timeout_s:
+                time.sleep(timeout_s / 10)
+            return
+        reading = [] if client.paused else [sock]
+        writing = [sock] if client.want_write() else []
+        try:
+            readable, writable, _ = select.select(reading, writing, [], timeout_s)
+        except (ValueError, OSError):  # the socket went away under us
+            client.drop_connection(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+            return
+        if readable:
+            client.loop_read()
+        if writable:
+            client.loop_write()
+
+    def _housekeep(self, now: float) -> None:
+        self._housekeeping_due = now + HOUSEKEEPING_S
+        client = self._client
+        if client.socket() is not None:
+            client.loop_misc()
+        if client.socket() is None:
+            if now >= self._connect_due:
+                self._connect(now)
+        elif self._connected_since is None and now - self._connecting_since > CONNACK_TIMEOUT_S:
+            client.drop_connection(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+        if self._subscribed:
+            self._send_end_to_end(now)
+        metrics = self._metrics
+        metrics.connected.set(self._subscribed)
+        metrics.in_flight.set(self._gate.waiting)
+        metrics.queue.set(len(self._producer))
+        metrics.e2e_pending.set(self._end_to_end.pending)
+
+    def _drain(self) -> None:
+        """Read nothing more; let Kafka have what we hold, acknowledge it, and leave politely."""
+        client = self._client
+        client.discarding = True
+        deadline = time.monotonic() + DRAIN_S
+        while time.monotonic() < deadline and not self._fatal:
+            self._producer.poll(0.02)
+            self._feed()
+            self._acknowledge()
+            self._talk(0.0)
+            if not self._work and not len(self._producer):
+                break
+        left = len(self._producer) + sum(len(w.messages) - w.next for w in self._work)
+        if self._subscribed:
+            self._send_end_to_end(float("inf"))
+        client.disconnect()
+        while client.socket() is not None and time.monotonic() < deadline + 1:
+            self._talk(0.05)
+        self._log.info("stopped", left_to_the_broker=left)
+        if left:
+            self._producer.purge()
+            self._producer.poll(0)
+
+    # ---- MQTT ----
+
+    def _prepare_client(self) -> None:
+        client = self._client
+        if self._mqtt.username is not None:
+            client.username_pw_set(self._mqtt.username, self._mqtt.password)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.connect_async(
+            self._mqtt.host,
+            self._mqtt.port,
+            keepalive=KEEPALIVE_S,
+            clean_start=False,
+            properties=connect_properties(self._settings.receive_maximum, SESSION_EXPIRY_S),
+        )
+
+    def _connect(self, now: float) -> None:
+        self._gate.new_connection()
+        self._connecting_since = now
+        try:
+            self._client.reconnect()
+        except OSError as error:
+            self._lost(f"cannot connect to {self._mqtt.host}:{self._mqtt.port}: {error}")
+
+    def _lost(self, reason: str) -> None:
+        now = time.monotonic()
+        since, self._connected_since = self._connected_since, None
+        self._subscribed = False
+        self._failures = 0 if since is not None and now - since > STEADY_S else self._failures + 1
+        ceiling = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(self._failures, 10))
+        wait_s = ceiling * random.uniform(0.5, 1)
+        self._connect_due = now + wait_s
+        self._mqtt_trouble = reason
+        if not self._stopping:
+            self._log.warning("mqtt_lost", reason=reason, next_try_in_s=round(wait_s, 2))
+
+    def _on_connect(
+        self,
+        client: PahoClient,
+        userdata: object,
+        flags: ConnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            self._mqtt_trouble = f"the broker refuses {self._settings.client_id}: {reason}"
+            self._log.error("mqtt_refused", reason=str(reason), client_id=self._settings.client_id)
+            return
+        self._gate.new_connection()
+        self._connected_since = time.monotonic()
+        if self._sessions_seen:
+            self._metrics.reconnects.inc()
+        if flags.session_present:
+            self._log.info("mqtt_connected", session="kept")
+        elif self._sessions_seen:
+            self._metrics.sessions_lost.inc()
+            self._log.error("mqtt_session_lost", meaning="messages may be lost; nodes send again")
+        else:
+            self._log.warning("mqtt_connected", session="new: the first start, or it was lost")
+        self._sessions_seen += 1
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        """On every connection: with retainHandling 1 this is idle where the session has it."""
+        options = SubscribeOptions(qos=1, noLocal=True, retainAsPublished=False, retainHandling=1)
+        filters = without_needless(self._settings.filters)
+        _, self._subscribe_mid = self._client.subscribe([(name, options) for name in filters])
+        self._client.subscribe(DROPPED_COUNTER, options=SubscribeOptions(qos=0, retainHandling=0))
+
+    def _on_subscribe(
+        self,
+        client: PahoClient,
+        userdata: object,
+        mid: int,
+        reasons: list[ReasonCode],
+        properties: Properties | None,
+    ) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        if mid != self._subscribe_mid:
+            if refused:
+                self._log.warning("no_broker_counters", topic=DROPPED_COUNTER, reasons=refused)
+        elif refused:
+            self._mqtt_trouble = f"the broker refuses subscriptions: {refused}"
+            self._log.error("subscriptions_refused", reasons=refused)
+        else:
+            self._subscribed = True
+
+    def _on_disconnect(
+        self,
+        client: PahoClient,
+        userdata: object,
+        flags: DisconnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        self._gate.new_connection()
+        self._lost(self._mqtt_trouble if self._connected_since is None else str(reason))
+
+    def _acknowledge(self) -> None:
+        """PUBACKs of all that Kafka has, in one write."""
+        packet_ids = self._gate.release()
+        if packet_ids:
+            self._client.send_packets(pubacks(packet_ids))
+            self._metrics.acked.inc(len(packet_ids))
+
+    def _send_end_to_end(self, now: float) -> None:
+        if self._client.want_write():  # the broker is slow to read: these can wait
+            return
+        acks = self._end_to_end.due(now)
+        if acks:
+            encode = msgspec.json.encode
+            self._client.send_packets(
+                b"".join(qos0_publish(f"{node}/ack", encode(ack)) for node, ack in acks)
+            )
+            self._metrics.e2e_acks.inc(len(acks))
+
+    # ---- messages ----
+
+    def _route(self, topic: str, payload: bytes) -> Route:
+        """The route of a topic seen for the first time, or whose address stands in the payload."""
+        address = address_of(topic, payload)
+        key: str | tuple[str, str] = topic if _topic_tells_address(topic) else (topic, address)
+        route = self._routes.get(key)
+        if route is None:
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            route = self._routes[key] = Route(topic, address, self._partitions)
+        return route
+
+    def _received(self, messages: list[BatchMessage]) -> None:
+        """A batch from the reader, in order."""
+        count = len(messages)
+        work = Work(messages, self._clock.take(count))
+        self._gate.received(work)
+        metrics = self._metrics
+        metrics.received.inc(count)
+        metrics.received_bytes.inc(sum([len(message[1]) for message in messages]))
+        redelivered = len([None for message in messages if message[3]])
+        if redelivered:
+            metrics.redelivered.inc(redelivered)
+        self._work.append(work)
+        self._feed()
+
+    def _feed(self) -> None:
+        """Hand waiting batches to Kafka's queue; while it is full, read nothing."""
+        work, dead_letters = self._work, self._dead_letters
+        while dead_letters and self._bury(dead_letters[0]):
+            dead_letters.popleft()
+        while work and self._produce(work[0]):
+            work.popleft()
+        full = bool(work or dead_letters)
+        if full and not self._client.paused:
+            self._metrics.pauses.inc()
+            self._log.warning("reading_paused", queue=len(self._producer))
+        self._client.paused = full
+
+    def _produce(self, work: Work) -> bool:
+        """Copy the batch from `work.next` on. False: the queue is full."""
+        produce, report = self._producer.produce, partial(self._reported, work)
+        routes, shard, at = self._routes, self._shard, work.at
+        messages, index = work.messages, work.next
+        dropped = 0
+        try:
+            for index in range(work.next, len(messages)):
+                topic, payload, packet_id, dup, retain = messages[index]
+                if topic == DROPPED_COUNTER:
+                    self._broker_says_dropped(payload)
+                    dropped += 1
+                    continue
+                route = routes.get(topic) or self._route(topic, payload)
+                headers = [route.header, (RECEIVED_AT, str(at + index)), SOURCE, shard]
+                if packet_id:
+                    headers.append((DUP if dup else PACKET_ID, str(packet_id)))
+                if retain:
+                    if not route.takes_retained:
+                        self._metrics.retained_dropped.inc()
+                        dropped += 1
+                        continue
+                    headers.append(RETAINED)
+                if route.node is not None:
+                    position = position_of(payload)
+                    if position is not None:
+                        work.positions.append((route.node, position))
+                if len(payload) > UNDOUBTED_BYTES and _record_bytes(payload, route) > RAW_MAX_BYTES:
+                    self._dead_letters.append(DeadLetter(work, index, "too_large", TOO_LARGE))
+                    continue
+                produce(RAW.name, payload, route.key, route.partition, report, None, 0, headers)
+            index = len(messages)
+        except BufferError:
+            pass
+        except KafkaException as error:
+            self._fatal = f"Kafka refuses a message of {len(messages[index][1])} bytes: {error}"
+        work.next = index
+        if dropped:
+            work.dropped += dropped
+            self._settle(work, dropped)
+        return index == len(messages)
+
+    def _settle(self, work: Work, count: int) -> None:
+        work.open -= count
+        if not work.open:
+            self._delivered(work)
+
+    def _reported(self, work: Work, error: KafkaError | None, message: Message) -> None:
+        """Delivery report of one message of a batch. Runs inside `poll`: never raises."""
+        if error is None:
+            work.open -= 1
+            if not work.open:
+                self._delivered(work)
+        else:
+            self._undelivered(work, error, message)
+
+    def _delivered(self, work: Work) -> None:
+        """Kafka has the whole batch."""
+        self._delivered_at = time.monotonic()
+        self._metrics.delivered.inc(len(work.messages) - work.dropped)
+        if work.positions:
+            self._end_to_end.confirm(work.positions)
+
+    def _undelivered(self, work: Work, error: KafkaError, message: Message) -> None:
+        if error.code() not in REFUSED_FOR_GOOD:
+            self._kafka_refuses(error)
+            return
+        key, payload = message.key(), message.value()
+        for index, (topic, sent, *_) in enumerate(work.messages):
+            if sent == payload and address_of(topic, sent).encode() == key:
+                letter = DeadLetter(work, index, "kafka_refused", error.str())
+                self._dead_letters.append(letter)
+                return
+        self._fatal = f"Kafka refused a message that is not ours: {error.str()}"
+
+    def _bury(self, letter: DeadLetter) -> bool:
+        """Write a refused message to the dead letter topic. False: the queue is full."""
+        work, index = letter.work, letter.index
+        topic, payload, packet_id, dup, _ = work.messages[index]
+        route = self._routes.get(topic) or self._route(topic, payload)
+        headers: list[Header] = [
+            route.header,
+            (RECEIVED_AT, str(work.at + index)),
+            SOURCE,
+            self._shard,
+        ]
+        if packet_id:
+            headers.append((DUP if dup else PACKET_ID, str(packet_id)))
+        headers += [
+            ("__connect.errors.topic", RAW.name),
+            ("__connect.errors.connector.name", self._settings.client_id),
+            ("__connect.errors.stage", "KAFKA_PRODUCE"),
+            ("__connect.errors.class.name", letter.reason),
+            ("__connect.errors.exception.message", letter.detail),
+            ("x-sha256", hashlib.sha256(payload).hexdigest()),
+        ]
+        size = len(payload)
+        if _record_bytes(payload, route) > DLQ_MAX_BYTES:
+            headers.append(("x-truncated-from", str(size)))
+            payload = payload[:DLQ_CUT_BYTES]
+        try:
+            self._producer.produce(
+                RAW_DLQ.name,
+                payload,
+                route.key,
+                route.partition % self._dlq_partitions,
+                partial(self._buried, letter),
+                None,
+                0,
+                headers,
+            )
+        except BufferError:
+            return False
+        except KafkaException as error:
+            self._fatal = f"Kafka refuses a dead letter of {size} bytes: {error}"
+            return False
+        return True
+
+    def _buried(self, letter: DeadLetter, error: KafkaError | None, _message: Message) -> None:
+        """Delivery report of a dead letter: only now the message may be acknowledged."""
+        if error is not None:
+            self._kafka_refuses(error)
+            return
+        self._metrics.refused[letter.reason].inc()
+        payload = letter.work.messages[letter.index][1]
+        self._log.error("refused", reason=letter.reason, bytes=len(payload), detail=letter.detail)
+        self._settle(letter.work, 1)
+
+    # ---- Kafka ----
+
+    def _producer_config(self, kafka: KafkaConnection) -> dict[str, object]:
+        settings = self._settings
+        return {
+            "bootstrap.servers": kafka.bootstrap,
+            "client.id": settings.client_id,
+            "enable.idempotence": True,  # acks=all, in order
+            "message.timeout.ms": 0,  # never gives up
+            "linger.ms": LINGER_MS,
+            "compression.type": "lz4",
+            "partitioner": PARTITIONER,
+            "message.max.bytes": DLQ_MAX_BYTES,
+            "queue.buffering.max.messages": max(100_000, 2 * settings.receive_maximum),
+            "queue.buffering.max.kbytes": settings.queue_kbytes,
+            "reconnect.backoff.max.ms": 2000,
+            "log.connection.close": False,
+            "error_cb": self._on_kafka_error,
+        }
+
+    def _on_kafka_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._kafka_refuses(error)
+        else:
+            self._kafka_trouble = error.str()
+            self._log.warning("kafka_trouble", error=error.str())
+
+    def _kafka_refuses(self, error: KafkaError) -> None:
+        """Exit, unacknowledged; but what we purge at the end of `stop` is no surprise."""
+        if error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
+            self._fatal = f"Kafka: {error.name()}: {error.str()}"
+
+    def _look_at_kafka(self) -> None:
+        """Learn the partitions; until then nothing is read from the broker."""
+        try:
+            found = self._producer.list_topics(timeout=2).topics
+        except KafkaException as error:
+            self._kafka_trouble = str(error)
+            self._producer.poll(0.5)
+            return
+        missing = [topic.name for topic in (RAW, RAW_DLQ) if topic.name not in found]
+        if missing:
+            self._kafka_trouble = f"topics {missing} are missing: run `meterstream up`"
+            self._log.error("topics_missing", topics=missing)
+            self._producer.poll(1.0)
+            return
+        self._dlq_partitions = len(found[RAW_DLQ.name].partitions)
+        self._partitions = len(found[RAW.name].partitions)
+        self._tick_reports = [partial(self._ticked, at) for at in range(self._partitions)]
+        self._log.info("kafka_found", partitions=self._partitions)
+
+    def _tick(self, now: float) -> None:
+        """Write the time to every partition, after all messages received before it."""
+        self._tick_due = max(self._tick_due + TICK_S, now)
+        waiting = self._ticking
+        skipped = 0
+        headers: list[Header] = [self._shard, (RawHeader.TICK, str(self._clock.take(1)))]
+        for partition, report in enumerate(self._tick_reports):
+            if partition in waiting or self._work:
+                skipped += 1
+                continue
+            try:
+                self._producer.produce(RAW.name, None, None, partition, report, None, 0, headers)
+            except BufferError:
+                skipped += 1
+                continue
+            except KafkaException as error:
+                self._fatal = f"Kafka refuses a tick: {error}"
+                return
+            waiting.add(partition)
+        if skipped:
+            self._metrics.ticks_skipped.inc(skipped)
+
+    def _ticked(self, partition: int, error: KafkaError | None, _message: Message) -> None:
+        self._ticking.discard(partition)
+        if error is not None:
+            self._kafka_refuses(error)
+            return
+        self._delivered_at = time.monotonic()
+        self._metrics.ticks.inc()
+
+    def _broker_says_dropped(self, payload: bytes) -> None:
+        """`$SYS` counts from the broker's start; what it had before we came is no news."""
+        try:
+            count = int(payload)
+        except ValueError:
+            return
+        before, self._broker_dropped = self._broker_dropped, count
+        if before is not None and count != before:
+            rise = count - before if count > before else count
+            if rise:
+                self._metrics.broker_dropped.inc(rise)
+                self._log.error("broker_dropped_messages", messages=rise)
