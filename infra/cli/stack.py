@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
     app.command()(status)
+    app.command()(topics)
 
 
 def up(servers_only: ServersOnly = False, as_json: Json = False) -> None:
@@ -74,6 +75,14 @@ def status(as_json: Json = False) -> None:
         print(json.dumps([one.document() for one in processes]))
     else:
         _print_table(processes)
+
+
+def topics() -> None:
+    """Create the declared topics; `up` does so too. For Kafka in Docker or a cluster."""
+    from infra.local.topics import create_topics
+    from schemas.connections import KafkaConnection
+
+    create_topics(KafkaConnection().bootstrap)
 
 
 def settings_from_environment() -> StackSettings:
