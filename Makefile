@@ -4,6 +4,8 @@
 UV := .local/uv/bin/uv
 STAMP := .venv/.synced
 PYTHON := python3
+# The certificates this machine trusts, not only those that uv brings: there may be a proxy.
+export UV_SYSTEM_CERTS ?= true
 
 .PHONY: help setup lock run test check
 
