@@ -9,11 +9,18 @@
 `homesync/<home>/nodes/<node>/ack` with the cumulative, gapless `{"boot", "seq"}`.
 """
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from schemas.reading import Values
 
 VERSION = 1
+
+# A double holds every whole number up to 2^53, so any JSON reader sees the same one.
+Boot = Annotated[str, Meta(min_length=1, max_length=64)]
+Seq = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class Position(msgspec.Struct, gc=False):
@@ -34,9 +41,9 @@ class Ack(msgspec.Struct, gc=False):
 
 class Payload(msgspec.Struct, gc=False):
     v: int
-    boot: str
-    seq: int
-    first: int
+    boot: Boot
+    seq: Seq
+    first: Seq
     ts: float | None
     channels: dict[str, Values]
     relay: bool | dict[str, bool] | None = None
