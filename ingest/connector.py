@@ -83,6 +83,23 @@ RETAINED: Header = (RawHeader.RETAINED, "1")
 RECEIVED_AT, PACKET_ID, DUP = RawHeader.RECEIVED_AT, RawHeader.PACKET_ID, RawHeader.DUP
 
 
+def producer_config(settings: UplinkSettings, kafka: KafkaConnection) -> dict[str, object]:
+    return {
+        "bootstrap.servers": kafka.bootstrap,
+        "client.id": settings.client_id,
+        "enable.idempotence": True,  # acks=all, in order
+        "message.timeout.ms": 0,  # never gives up
+        "linger.ms": LINGER_MS,
+        "compression.type": "lz4",
+        "partitioner": PARTITIONER,
+        "message.max.bytes": DLQ_MAX_BYTES,
+        "queue.buffering.max.messages": max(100_000, 2 * settings.receive_maximum),
+        "queue.buffering.max.kbytes": settings.queue_kbytes,
+        "reconnect.backoff.max.ms": 2000,
+        "log.connection.close": False,
+    }
+
+
 class RisingClock:
     """Microseconds since the epoch, UTC, each greater than the one before."""
 
@@ -159,7 +176,9 @@ class Connector:
         self._stopping = False
         self._fatal: str | None = None
 
-        self._producer = Producer(self._producer_config(kafka), logger=None)
+        self._producer = Producer(
+            {**producer_config(settings, kafka), "error_cb": self._on_kafka_error}
+        )
         self._partitions = 0  # 0: Kafka has not told yet
         self._dlq_partitions = 0
         self._tick_reports: list[Callable[[KafkaError | None, Message], None]] = []
@@ -586,24 +605,6 @@ class Connector:
 
     # ---- Kafka ----
 
-    def _producer_config(self, kafka: KafkaConnection) -> dict[str, object]:
-        settings = self._settings
-        return {
-            "bootstrap.servers": kafka.bootstrap,
-            "client.id": settings.client_id,
-            "enable.idempotence": True,  # acks=all, in order
-            "message.timeout.ms": 0,  # never gives up
-            "linger.ms": LINGER_MS,
-            "compression.type": "lz4",
-            "partitioner": PARTITIONER,
-            "message.max.bytes": DLQ_MAX_BYTES,
-            "queue.buffering.max.messages": max(100_000, 2 * settings.receive_maximum),
-            "queue.buffering.max.kbytes": settings.queue_kbytes,
-            "reconnect.backoff.max.ms": 2000,
-            "log.connection.close": False,
-            "error_cb": self._on_kafka_error,
-        }
-
     def _on_kafka_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._kafka_refuses(error)
@@ -637,7 +638,7 @@ class Connector:
 
     def _tick(self, now: float) -> None:
         """Write the time to every partition, after all messages received before it."""
-        self._tick_due = max(self._tick_due + TICK_S, now)
+        self._tick_due = max(self._tick_due, now - TICK_S / 2) + TICK_S
         waiting = self._ticking
         skipped = 0
         headers: list[Header] = [self._shard, (RawHeader.TICK, str(self._clock.take(1)))]
