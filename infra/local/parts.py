@@ -63,6 +63,7 @@ class Parts:
 
     rootfs: Path
     kafka: Path
+    classes: Path  # Kafka's class data archive: it makes the start faster, and may be missing
 
     @property
     def complete(self) -> bool:
@@ -73,7 +74,11 @@ def locate(parts_dir: Path) -> Parts:
     """Where the parts of the present recipes are, built or not."""
     rootfs = _recipe_hash(SUITE, *PACKAGES, *MMDEBSTRAP_OPTIONS)
     kafka = _recipe_hash(KAFKA_POM.read_text())
-    return Parts(parts_dir / f"rootfs-{rootfs}", parts_dir / f"kafka-{kafka}")
+    return Parts(
+        rootfs=parts_dir / f"rootfs-{rootfs}",
+        kafka=parts_dir / f"kafka-{kafka}",
+        classes=parts_dir / f"classes-{_recipe_hash(rootfs, kafka)}",
+    )
 
 
 def ensure(parts_dir: Path, progress: Progress) -> Parts:
@@ -86,7 +91,7 @@ def ensure(parts_dir: Path, progress: Progress) -> Parts:
     if parts.complete:
         return parts
     parts_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(parts_dir / "build.lock", progress):
+    with locked(parts_dir, progress):
         needed = []
         if not parts.rootfs.is_dir():
             needed += ["mmdebstrap", "keyring"] + ([] if os.geteuid() == 0 else ["newuidmap"])
@@ -94,10 +99,10 @@ def ensure(parts_dir: Path, progress: Progress) -> Parts:
             needed.append("mvn")
         ensure_tools(needed, progress)
         if not parts.kafka.is_dir():
-            with _building(parts.kafka) as folder:
+            with building(parts.kafka) as folder:
                 _fetch_kafka(folder, progress)
         if not parts.rootfs.is_dir():
-            with _building(parts.rootfs) as folder:
+            with building(parts.rootfs) as folder:
                 _build_rootfs(folder, progress)
         for name, target in (("rootfs", parts.rootfs), ("kafka", parts.kafka)):
             _point(parts_dir / name, target)
@@ -260,8 +265,9 @@ def _fetch_kafka(folder: Path, progress: Progress) -> None:
 
 
 @contextmanager
-def _locked(path: Path, progress: Progress) -> Iterator[None]:
-    with path.open("w") as lock:
+def locked(parts_dir: Path, progress: Progress) -> Iterator[None]:
+    """Let only one process build in this folder."""
+    with (parts_dir / "build.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -271,11 +277,15 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
 
 
 @contextmanager
-def _building(target: Path) -> Iterator[Path]:
-    """A folder to build in, which becomes `target` if all goes well. Call it under the lock."""
-    folder = target.with_name(f"{target.name}.building")
-    remove_tree(folder)
-    folder.mkdir()
+def building(target: Path) -> Iterator[Path]:
+    """A folder to build in, which becomes `target` if all goes well. Call it under the lock.
+
+    What builds that were killed have left is removed.
+    """
+    for left in target.parent.glob(f"{target.name}.building-*"):
+        shutil.rmtree(left, ignore_errors=True)  # a process of theirs may still be writing
+    folder = Path(tempfile.mkdtemp(prefix=f"{target.name}.building-", dir=target.parent))
+    folder.chmod(0o755)
     try:
         yield folder
     except BaseException:

@@ -16,8 +16,9 @@ def sandboxed(
     """`command` under bwrap, as the user `account` of the root file system.
 
     The host sees the caller's own user; some servers refuse to run as an unknown one or as root.
-    /srv is `state`, /run/meterstream is infra/<config_dir>, /run/kafka Kafka's jars, and
-    /run/mosquitto.d the part of Mosquitto's settings that differs per stack.
+    /srv is `state`, /run/meterstream is infra/<config_dir>, /run/kafka Kafka's jars,
+    /run/classes their archive, and /run/mosquitto.d the part of Mosquitto's settings that
+    differs per stack.
     """
     uid, gid = _account(parts.rootfs, account)
     included = state / "conf.d"
@@ -28,6 +29,7 @@ def sandboxed(
         *("--tmpfs", "/tmp", "--tmpfs", "/run", "--bind", str(state), "/srv"),
         *("--ro-bind", str(PROJECT_ROOT / "infra" / config_dir), "/run/meterstream"),
         *("--ro-bind", str(parts.kafka), "/run/kafka"),
+        *("--ro-bind-try", str(parts.classes), "/run/classes"),
         *("--ro-bind-try", str(included), "/run/mosquitto.d"),
         *("--clearenv", "--setenv", "LANG", "C.UTF-8", "--setenv", "PATH", "/usr/bin:/bin"),
         *("--chdir", "/srv", "--"),

@@ -16,16 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from infra.local import class_archive, servers
 from infra.local import parts as local_parts
-from infra.local import servers
 from infra.local.errors import NotReady, PortTaken, StackError
+from infra.local.launch import __file__ as launch_file
 from infra.local.parts import Parts, Progress, remove_tree
-from infra.local.programs import ALL, SERVERS, Instance, Program, instances
+from infra.local.programs import ALL, KAFKA, SERVERS, Instance, Program, instances
 from infra.local.sandbox import sandboxed
 from infra.local.settings import PROJECT_ROOT, StackSettings, is_free
 from infra.local.supervision import Supervised, Supervisor
 
-LAUNCH = Path(__file__).with_name("launch.py")
 READY_TIMEOUT_S = 60.0
 MOST_STARTS = 5  # of a server that should come up
 LOG_TAIL_LINES = 15
@@ -113,6 +113,8 @@ class Stack:
             if self._all_running(wanted):
                 return False
             built = local_parts.ensure(self.settings.parts_dir, progress)
+            if KAFKA in self._programs:
+                class_archive.ensure(built, progress)
             known = {info["name"] for info in self._supervisor.processes()}
             new = [one for one in wanted if one.name not in known]
             self._wait_for_leftovers(new)
@@ -129,24 +131,23 @@ class Stack:
                 self._supervisor.reload()
             else:
                 self._supervisor.start()
-            started_servers = [one for one in wanted if one.program.account is not None]
-            for one in started_servers:
-                self._start_if_down(one.name)
-            for one in started_servers:
+            wanted_servers = [one for one in wanted if one.program.account is not None]
+            for one in wanted_servers:
+                self._supervisor.start_process(one.name)
+            for one in wanted_servers:
                 self._wait_ready(one, progress)
             own = [one for one in wanted if one.program.account is None]
             if own:
                 self.prepare(progress)
             for one in own:
                 progress(f"starting {one.name}")
-                self._start_if_down(one.name)
+                self._supervisor.start_process(one.name)
             return True
 
     def prepare(self, progress: Progress = silent) -> None:
         """Create the topics and bring the database's tables up to date."""
-        from sinks.migrate import migrate
-
         from infra.local.topics import create_topics
+        from sinks.migrate import migrate
 
         progress("creating topics")
         create_topics(self.kafka_bootstrap)
@@ -279,7 +280,7 @@ class Stack:
                 state=self._state_dir / one.name,
             )
         launch = [
-            *(sys.executable, "-I", str(LAUNCH), "--run-dir", str(self._run_dir)),
+            *(sys.executable, "-I", launch_file, "--run-dir", str(self._run_dir)),
             *("--name", one.name, "--stop-signal", program.stop_signal),
             *(["--sandbox"] if program.account is not None else []),
             "--",
@@ -297,9 +298,6 @@ class Stack:
             stop_wait_s=program.stop_wait_s,
             autostart=program.account is not None,
         )
-
-    def _start_if_down(self, name: str) -> None:
-        self._supervisor.start_process(name)
 
     def _wait_ready(self, one: Instance, progress: Progress) -> None:
         progress(f"waiting for {one.name}")
