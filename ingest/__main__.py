@@ -1,5 +1,6 @@
 """`python -m ingest`: the uplink of one shard, until SIGTERM or SIGINT."""
 
+import gc
 import logging
 import signal
 import sys
@@ -45,6 +46,9 @@ def main() -> int:
     server = serve(metrics, connector.troubles, served.host, served.port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: connector.stop())
+    # Messages are tuples without cycles: collecting every 700 of them cost 6 % of the CPU.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
     log.info("started", metrics_port=server.server_address[1], filters=list(settings.filters))
     code = connector.run()
     server.shutdown()

@@ -478,20 +478,27 @@ class Connector:
     def _produce(self, work: Work) -> bool:
         """Copy the batch from `work.next` on. False: the queue is full."""
         produce, report = self._producer.produce, partial(self._reported, work)
-        routes, shard, at = self._routes, self._shard, work.at
+        routes, shard, at, topic_name = self._routes, self._shard, work.at, RAW.name
+        undoubted = UNDOUBTED_BYTES
         messages, index = work.messages, work.next
         dropped = 0
+        headers: list[Header]
         try:
             for index in range(work.next, len(messages)):
                 topic, payload, packet_id, dup, retain = messages[index]
-                if topic == DROPPED_COUNTER:
-                    self._broker_says_dropped(payload)
-                    dropped += 1
-                    continue
-                route = routes.get(topic) or self._route(topic, payload)
-                headers = [route.header, (RECEIVED_AT, str(at + index)), SOURCE, shard]
+                route = routes.get(topic)
+                if route is None:
+                    if topic == DROPPED_COUNTER:
+                        self._broker_says_dropped(payload)
+                        dropped += 1
+                        continue
+                    route = self._route(topic, payload)
+                received_at = (RECEIVED_AT, str(at + index))
                 if packet_id:
-                    headers.append((DUP if dup else PACKET_ID, str(packet_id)))
+                    mid = (DUP if dup else PACKET_ID, str(packet_id))
+                    headers = [route.header, received_at, SOURCE, shard, mid]
+                else:
+                    headers = [route.header, received_at, SOURCE, shard]
                 if retain:
                     if not route.takes_retained:
                         self._metrics.retained_dropped.inc()
@@ -502,10 +509,10 @@ class Connector:
                     position = position_of(payload)
                     if position is not None:
                         work.positions.append((route.node, position))
-                if len(payload) > UNDOUBTED_BYTES and _record_bytes(payload, route) > RAW_MAX_BYTES:
+                if len(payload) > undoubted and _record_bytes(payload, route) > RAW_MAX_BYTES:
                     self._dead_letters.append(DeadLetter(work, index, "too_large", TOO_LARGE))
                     continue
-                produce(RAW.name, payload, route.key, route.partition, report, None, 0, headers)
+                produce(topic_name, payload, route.key, route.partition, report, None, 0, headers)
             index = len(messages)
         except BufferError:
             pass

@@ -21,7 +21,7 @@ class UplinkSettings(BaseSettings):
         "a drain: messages queued for a filter that moves away come through the old shard",
     )
     receive_maximum: int = Field(
-        default=8000, ge=1, le=65535, description="messages the broker may leave unacknowledged"
+        default=20_000, ge=1, le=65535, description="messages the broker may leave unacknowledged"
     )
     queue_kbytes: int = Field(
         default=256 * 1024,

@@ -91,7 +91,7 @@ def publish(port: int, messages: Iterator[tuple[str, bytes]]) -> int:
         answer = connection.recv(4)
         if answer[3:] != b"\x00":
             raise RuntimeError(f"the broker answers CONNECT with {answer.hex()}")
-        sent = confirmed = 0
+        sent = answered = 0  # PUBACKs have 4 bytes
         out = bytearray()
         for topic, payload in messages:
             packet_id = sent % 65_535 + 1
@@ -100,11 +100,11 @@ def publish(port: int, messages: Iterator[tuple[str, bytes]]) -> int:
             if sent % 200 == 0:
                 connection.sendall(out)
                 out.clear()
-                while sent - confirmed * 1.0 > PUBLISH_WINDOW:
-                    confirmed += len(connection.recv(65_536)) / 4
+                while sent - answered // 4 > PUBLISH_WINDOW:
+                    answered += len(connection.recv(65_536))
         connection.sendall(out)
-        while confirmed < sent:
-            confirmed += len(connection.recv(65_536)) / 4
+        while answered < 4 * sent:
+            answered += len(connection.recv(65_536))
         connection.sendall(b"\xe0\x00")
         return sent
 
@@ -131,7 +131,7 @@ class Child:
     def __init__(self, connector: str, environment: Mapping[str, str]) -> None:
         ours = connector == "meterstream"
         module = ["ingest"] if ours else ["infra.bench.uplink", "--stock"]
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115: closed with the child
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", *module],
             env=dict(environment),

@@ -87,6 +87,8 @@ class Full(msgspec.Struct):
 
 def decode_sensor(message: Message) -> Decoded:
     """Decode `home/<home>/sensor/<quantity>[/…]`."""
+    if len(message.words) == 3:
+        raise _unknown(message)
     quantity, *rest = message.words[3:]
     if quantity == "energy":
         return _check_counter(message, rest)
