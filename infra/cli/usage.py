@@ -206,15 +206,14 @@ def _civil(
         GROUP BY day ORDER BY day"""
     parameters = _parameters(channel_ids, start, end) | {"zone": zone.key}
     return [
-        UsageRow(
-            _midnight(day, zone),
-            _midnight(_after(day, bucket), zone),
-            *rest,
-            Quality(quality),
-            None,
-        )
-        for day, *rest, quality in conn.execute(query.encode(), parameters)
+        _row(_midnight(day, zone), _midnight(_after(day, bucket), zone), *rest)
+        for day, *rest in conn.execute(query.encode(), parameters)
     ]
+
+
+def _row(start: datetime, end: datetime, *values: Any) -> UsageRow:
+    *numbers, quality, revision = values
+    return UsageRow(start, end, *numbers, Quality(quality), revision)
 
 
 def _parameters(
