@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from schemas.reading import Values
-from schemas.units import MINUTE_US, MW_PER_W, MWUS_PER_UWH, SECOND_US, UWH_PER_WH
+from schemas.units import HOUR_US, MINUTE_US, MW_PER_W, MWUS_PER_UWH, SECOND_US, UWH_PER_WH
 from schemas.usage import Quality, Why
 from streams.energy import (
     REACH,
@@ -41,6 +41,10 @@ class Span(NamedTuple):
 
     start_us: int
     end_us: int
+
+    def near(self, other: "Span") -> bool:
+        """Whether the two overlap or lie within an hour of each other."""
+        return self.start_us <= other.end_us + HOUR_US and other.start_us <= self.end_us + HOUR_US
 
     def joined(self, other: "Span") -> "Span":
         return Span(min(self.start_us, other.start_us), max(self.end_us, other.end_us))
@@ -86,6 +90,8 @@ class ChannelWindows:
         limits: Limits,
         complete_until_us: int,
         held: Iterable[Held] | None = None,
+        *,
+        context_full: bool = False,
     ) -> None:
         self.limits = limits
         self.complete_until_us = complete_until_us
@@ -97,11 +103,27 @@ class ChannelWindows:
         self._last_interval_us: int | None = None
         for reading in held or ():
             self.append(reading)
+        self._context_full = context_full
 
     @staticmethod
     def first_window(reading: Held) -> int:
         """Where a channel's record begins: `complete_until_us` for its first reading."""
         return _floor(reading[0] - (reading[4] or 0))
+
+    @property
+    def context_full(self) -> bool:
+        """Whether older readings than those held exist, or none is wanted."""
+        return self._context_full
+
+    @property
+    def has_interval(self) -> bool:
+        return self._last_interval_us is not None
+
+    def is_before_memory(self, at_us: int) -> bool:
+        """Whether a reading belongs to complete windows and is left to the table."""
+        if not self.held:
+            return at_us < self.complete_until_us
+        return at_us < self.held[0][0] and at_us < self.complete_until_us and self._context_full
 
     @property
     def last_us(self) -> int | None:
@@ -167,7 +189,7 @@ class ChannelWindows:
         """
         held = self.held
         at = reading[0]
-        if at < held[0][0] and at < self.complete_until_us and self._context_full:
+        if self.is_before_memory(at):
             return Span(at, at)
         i = bisect_left(held, at, key=_instant)
         if i < len(held) and held[i][0] == at:
@@ -227,11 +249,7 @@ class ChannelWindows:
         if not self.held:
             return self.complete_until_us
         last = self.held[-1][0]
-        known = last
-        if self._last_import_us is not None:
-            known = min(known, self._last_import_us)
-        if self._last_export_us is not None:
-            known = min(known, self._last_export_us)
+        known = self._known_until_us()
         by_reading = min(_floor(known), _floor(stream_us - GRACE_US))
         by_silence = min(_floor(stream_us - self.limits.gap_limit_us), _ceil(last))
         return max(by_reading, by_silence, self.complete_until_us)
@@ -243,17 +261,30 @@ class ChannelWindows:
         """
         if not self.held or self.held[-1][0] < self.complete_until_us:
             return None
-        first_end = _floor(max(self.complete_until_us, self._first_open_us())) + MINUTE_US
-        known = self.held[-1][0]
+        wait_us = GRACE_US if self.known_beyond_first_window else self.limits.gap_limit_us
+        return self.first_open_end_us + wait_us
+
+    @property
+    def first_open_end_us(self) -> int:
+        """The end of the first window that is open and may have something in it."""
+        held = self.held
+        i = bisect_left(held, self.complete_until_us, key=_instant)
+        first = held[i][0] if i < len(held) else self.complete_until_us
+        reach = held[i][4] if i < len(held) else None
+        return _floor(max(self.complete_until_us, first - (reach or 0))) + MINUTE_US
+
+    @property
+    def known_beyond_first_window(self) -> bool:
+        """Whether each series of the channel has a reading at or after that window's end."""
+        return self._known_until_us() >= self.first_open_end_us
+
+    def _known_until_us(self) -> int:
+        known = self.held[-1][0] if self.held else 0
         if self._last_import_us is not None:
             known = min(known, self._last_import_us)
         if self._last_export_us is not None:
             known = min(known, self._last_export_us)
-        return first_end + (GRACE_US if known >= first_end else self.limits.gap_limit_us)
-
-    def _first_open_us(self) -> int:
-        i = bisect_left(self.held, self.complete_until_us, key=_instant)
-        return self.held[i][0] if i < len(self.held) else self.complete_until_us
+        return known
 
     def complete(self, stream_us: int) -> Measured:
         """Give out the windows that are complete at `stream_us`, once each."""

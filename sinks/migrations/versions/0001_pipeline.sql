@@ -2,6 +2,12 @@
 
 CREATE EXTENSION IF NOT EXISTS timescaledb;
 
+-- Instants of the pipeline are whole µs since the Unix epoch.
+CREATE FUNCTION from_us(bigint) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN timestamptz 'epoch' + $1 * interval '1 microsecond';
+CREATE FUNCTION to_us(timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (extract(epoch FROM $1) * 1000000)::bigint;
+
 -- ---------------------------------------------------------------- devices
 
 CREATE TABLE device (
@@ -187,7 +193,8 @@ CREATE TABLE channel_state (
     last_reading_at timestamptz NOT NULL,
     has_import      boolean NOT NULL,
     has_export      boolean NOT NULL,
-    has_interval    boolean NOT NULL
+    has_interval    boolean NOT NULL,
+    context_full    boolean NOT NULL                       -- older readings than context_from exist
 ) WITH (fillfactor = 70);
 CREATE INDEX channel_state_part ON channel_state (part);
 
@@ -244,3 +251,57 @@ CREATE TABLE log_gap (
     noted_at    timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (topic, part, from_offset)
 );
+
+-- Which windows readings in [start_at, end_at] of a channel can change, in whole minutes: the rule
+-- of `streams.recompute._touched`. 6 is `streams.energy.REACH`.
+CREATE FUNCTION touched_by(
+    channel integer, start_at timestamptz, end_at timestamptz, gap interval,
+    has_import boolean, has_export boolean, has_interval boolean,
+    OUT low timestamptz, OUT high timestamptz
+) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    found timestamptz;
+BEGIN
+    low := start_at - gap;
+    high := end_at + gap;
+    IF has_import THEN
+        SELECT min(measured_at) INTO found FROM (
+            SELECT measured_at FROM readings
+            WHERE channel_id = channel AND measured_at < start_at AND import_total_wh IS NOT NULL
+            ORDER BY measured_at DESC LIMIT 6) AS before;
+        low := least(low, found);
+        SELECT max(measured_at) INTO found FROM (
+            SELECT measured_at FROM readings
+            WHERE channel_id = channel AND measured_at > end_at AND import_total_wh IS NOT NULL
+            ORDER BY measured_at LIMIT 6) AS after;
+        high := greatest(high, found);
+    END IF;
+    IF has_export THEN
+        SELECT min(measured_at) INTO found FROM (
+            SELECT measured_at FROM readings
+            WHERE channel_id = channel AND measured_at < start_at AND export_total_wh IS NOT NULL
+            ORDER BY measured_at DESC LIMIT 6) AS before;
+        low := least(low, found);
+        SELECT max(measured_at) INTO found FROM (
+            SELECT measured_at FROM readings
+            WHERE channel_id = channel AND measured_at > end_at AND export_total_wh IS NOT NULL
+            ORDER BY measured_at LIMIT 6) AS after;
+        high := greatest(high, found);
+    END IF;
+    IF has_interval THEN
+        SELECT min(measured_at - interval_s * interval '1 second') INTO found FROM readings
+        WHERE channel_id = channel AND measured_at BETWEEN start_at AND end_at
+          AND interval_s IS NOT NULL;
+        low := least(low, found);
+        SELECT measured_at - interval_s * interval '1 second' INTO found FROM readings
+        WHERE channel_id = channel AND measured_at < start_at AND interval_s IS NOT NULL
+        ORDER BY measured_at DESC LIMIT 1;
+        low := least(low, found);
+        SELECT measured_at INTO found FROM readings
+        WHERE channel_id = channel AND measured_at > end_at AND interval_s IS NOT NULL
+        ORDER BY measured_at LIMIT 1;
+        high := greatest(high, found);
+    END IF;
+    low := date_trunc('minute', low);
+    high := date_trunc('minute', high) + interval '1 minute';
+END $$;

@@ -1,0 +1,41 @@
+"""`python -m streams`: one stream worker."""
+
+import time
+
+import faust
+import psycopg
+import structlog
+
+from schemas.connections import DatabaseConnection, KafkaConnection
+from streams.app import create_app, hold_worker_id, serve_metrics
+from streams.settings import WorkerSettings
+
+
+def main() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(),
+    )
+    log = structlog.get_logger()
+    settings, database = WorkerSettings(), DatabaseConnection()
+    while True:
+        try:
+            held = hold_worker_id(database.url, settings.worker_id)
+            break
+        except psycopg.OperationalError as error:
+            log.warning("waiting for the database", error=str(error).strip())
+            time.sleep(1)
+    app = create_app(settings, KafkaConnection(), database)
+    if settings.metrics_port:
+        serve_metrics(app.pipeline, settings.metrics_port)
+    log.info("worker starts", worker=settings.worker_id, pid=held.info.backend_pid)
+    faust.Worker(app, loglevel="WARN", redirect_stdouts=False).execute_from_commandline()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""Derived topics: what a transaction changed, published after it has committed.
+
+At least once: `Announcer.published` tells up to which offset of each partition Kafka has
+confirmed everything, and what lies between there and the stored offset is announced again after a
+crash. Consumers keep the highest revision of a key.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import psycopg
+from confluent_kafka import KafkaError, Producer
+
+from schemas.device import State
+from schemas.reading import Reading
+from schemas.topics import DEVICE, RAW_DLQ, READING, USAGE_1M, RawHeader
+from schemas.usage import Quality, UsageWindow, Why
+from streams.fold import Refused, Work
+from streams.partition import Device
+
+_SOURCE = b"/meterstream/streams"
+
+
+class PackedReadings(msgspec.Struct, gc=False):
+    """The readings of one device in one transaction, as on `energy.reading.v1`."""
+
+    device_id: int
+    address: str
+    readings: list[Reading]
+    home_id: str | None = None
+
+
+class DeviceSaid(msgspec.Struct, gc=False):
+    """Fields of a device's state, as on `energy.device.v1`; keep the latest of each field."""
+
+    device_id: int
+    address: str
+    states: list[State]
+    home_id: str | None = None
+
+
+class _Pending:
+    """Messages of one transaction that Kafka has not confirmed yet."""
+
+    __slots__ = ("left", "offsets", "sealed")
+
+    def __init__(self, offsets: dict[int, int]) -> None:
+        self.offsets, self.left, self.sealed = offsets, 0, False
+
+
+class Confirmed(NamedTuple):
+    part: int
+    offset: int
+
+
+class Announcer:
+    """Publishes through one idempotent producer; safe to poll from another thread."""
+
+    def __init__(self, bootstrap: str, on_fatal: Any) -> None:
+        self._on_fatal = on_fatal
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "message.timeout.ms": 0,
+                "linger.ms": 20,
+                "compression.type": "lz4",
+                "queue.buffering.max.messages": 1_000_000,
+                "message.max.bytes": 4 * 1024 * 1024,
+                "error_cb": self._on_error,
+            }
+        )
+        self._encode = msgspec.json.Encoder().encode
+        self._lock = threading.Lock()
+        self._pending: deque[_Pending] = deque()
+        self.published: dict[int, int] = {}
+        self.unconfirmed = 0
+
+    def forget(self, parts: Iterable[int]) -> None:
+        with self._lock:
+            for part in parts:
+                self.published.pop(part, None)
+                for pending in self._pending:
+                    pending.offsets.pop(part, None)
+
+    def announce(self, work: Work, windows: Sequence[UsageWindow]) -> None:
+        """Publish what `work` changed."""
+        pending = _Pending({a.part: a.next_offset for a in work.advances})
+        with self._lock:
+            self._pending.append(pending)
+        for device, readings in work.readings.values():
+            if readings:
+                packed = PackedReadings(device.device_id, device.address, readings, device.home_id)
+                self._send(pending, READING.name, str(device.device_id), packed)
+        for device, states in _by_device(work):
+            said = DeviceSaid(device.device_id, device.address, states, device.home_id)
+            self._send(pending, DEVICE.name, str(device.device_id), said)
+        for refused in work.refused:
+            self._send_refused(pending, refused)
+        for window in windows:
+            self._send_window(pending, window)
+        with self._lock:
+            pending.sealed = True
+            self._settle()
+
+    def _send_window(self, pending: _Pending, window: UsageWindow) -> None:
+        identity = f"{window.channel_id}/{window.window_start_us}/{window.revision}"
+        headers = [("ce_id", identity.encode()), ("ce_type", b"energy.usage.1m.v1")]
+        key = window.home_id or window.address
+        self._send(pending, USAGE_1M.name, key, window, headers)
+
+    def _send(
+        self,
+        pending: _Pending,
+        topic: str,
+        key: str,
+        value: msgspec.Struct,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        self._produce(pending, topic, key.encode(), self._encode(value), [*headers, *_JSON])
+
+    def _produce(
+        self,
+        pending: _Pending,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        headers: Sequence[tuple[str, bytes]],
+    ) -> None:
+        def delivered(error: KafkaError | None, _message: Any) -> None:
+            if error is not None:
+                self._on_fatal(f"Kafka refused a record of {topic}: {error}")
+                return
+            with self._lock:
+                pending.left -= 1
+                self.unconfirmed -= 1
+                if pending.left == 0:
+                    self._settle()
+
+        with self._lock:
+            pending.left += 1
+            self.unconfirmed += 1
+        while True:
+            try:
+                self._producer.produce(
+                    topic, key=key, value=value, headers=list(headers), on_delivery=delivered
+                )
+                return
+            except BufferError:
+                self._producer.poll(0.1)
+
+    def _send_refused(self, pending: _Pending, refused: Refused) -> None:
+        headers = [
+            ("__connect.errors.topic", b"energy.raw.v1"),
+            ("__connect.errors.partition", str(refused.part).encode()),
+            ("__connect.errors.offset", str(refused.offset).encode()),
+            ("__connect.errors.stage", b"decode"),
+            ("__connect.errors.class.name", b"ingest.decoders"),
+            ("__connect.errors.exception.class.name", refused.reason.value.encode()),
+            ("__connect.errors.exception.message", refused.error.encode(errors="replace")),
+            (RawHeader.TOPIC, refused.mqtt_topic.encode(errors="replace")),
+            (RawHeader.RECEIVED_AT, str(refused.received_us).encode()),
+            (RawHeader.SOURCE, refused.source.name.lower().encode()),
+        ]
+        key = refused.address.encode(errors="replace")
+        self._produce(pending, RAW_DLQ.name, key, refused.payload, headers)
+
+    def poll(self, seconds: float) -> None:
+        self._producer.poll(seconds)
+
+    def flush(self, seconds: float) -> None:
+        self._producer.flush(seconds)
+
+    def _settle(self) -> None:
+        """Move `published` over every transaction, oldest first, whose messages are confirmed."""
+        while self._pending and self._pending[0].sealed and self._pending[0].left == 0:
+            self.published.update(self._pending.popleft().offsets)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._on_fatal(f"the producer of derived topics is broken: {error}")
+
+
+_JSON = (("ce_source", _SOURCE), ("content-type", b"application/json"))
+
+
+def _by_device(work: Work) -> list[tuple[Device, list[State]]]:
+    found: dict[int, tuple[Device, list[State]]] = {}
+    for change in work.states:
+        found.setdefault(change.device.device_id, (change.device, []))[1].append(change.state)
+    return list(found.values())
+
+
+_WINDOWS = """
+SELECT d.device_id, u.channel_id, d.address, c.name, to_us(u.window_start), 60, u.energy_uwh,
+       u.export_uwh, u.quality, u.why, u.revision, u.power_min_w, u.power_avg_w, u.power_max_w,
+       u.readings, d.home_id
+FROM unnest(%s::int[], %s::bigint[]) AS v (channel_id, start_us)
+JOIN usage_1m u ON u.channel_id = v.channel_id AND u.window_start = from_us(v.start_us)
+JOIN channel c ON c.channel_id = v.channel_id
+JOIN device d ON d.device_id = c.device_id
+"""
+_UNANNOUNCED = """
+SELECT channel_id, to_us(window_start)
+FROM announcement, unnest(channel_ids, window_starts) AS v (channel_id, window_start)
+WHERE part = %s AND log_offset >= %s
+"""
+
+
+def fresh_windows(work: Work) -> list[UsageWindow]:
+    """The windows that a transaction completed: they are revision 1, nothing has to be asked."""
+    found = []
+    for row in work.minutes:
+        device, minute = row.channel.device, row.minute
+        n = minute.power_readings
+        low, high = minute.power_min_mw, minute.power_max_mw
+        found.append(
+            UsageWindow(
+                device.device_id,
+                row.channel.channel_id,
+                device.address,
+                row.channel.name,
+                minute.start_us,
+                60,
+                minute.energy_uwh,
+                minute.export_uwh,
+                minute.quality,
+                minute.why,
+                1,
+                None if low is None else low / 1000,
+                minute.power_sum_mw / n / 1000 if n else None,
+                None if high is None else high / 1000,
+                minute.readings,
+                device.home_id,
+            )
+        )
+    return found
+
+
+def read_windows(
+    conn: psycopg.Connection[Any], keys: Sequence[tuple[int, int]]
+) -> list[UsageWindow]:
+    """Stored windows as they are announced: (channel_id, start_us)."""
+    if not keys:
+        return []
+    columns = [list(column) for column in zip(*keys, strict=True)]
+    return [
+        UsageWindow(*row[:8], Quality(row[8]), Why(row[9]), *row[10:])
+        for row in conn.execute(_WINDOWS, columns)
+    ]
+
+
+def unannounced(
+    conn: psycopg.Connection[Any], part: int, published_offset: int
+) -> list[UsageWindow]:
+    """Windows that were stored, and whose announcement Kafka may not have."""
+    keys = conn.execute(_UNANNOUNCED, [part, published_offset]).fetchall()
+    return read_windows(conn, [(channel_id, start_us) for channel_id, start_us in keys])

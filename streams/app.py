@@ -1,0 +1,168 @@
+"""Faust's wiring: one agent on the raw topic, which hands its chunks to the pipeline."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import faust
+import psycopg
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from schemas.connections import DatabaseConnection, KafkaConnection
+from schemas.topics import RAW
+from streams import metrics, transport
+from streams.pipeline import Pipeline, Waiting
+from streams.settings import WorkerSettings
+
+STUCK_S = 60.0
+
+
+class App(faust.App):  # type: ignore[misc]
+    """A Faust app whose offsets come from the database."""
+
+    pipeline: Pipeline
+
+    async def release(self) -> None:
+        await self.pipeline.release()
+
+    async def positions(self, parts: Sequence[int], seek: int) -> dict[int, int]:
+        return await self.pipeline.positions(parts, seek)
+
+
+def create_app(
+    settings: WorkerSettings, kafka: KafkaConnection, database: DatabaseConnection
+) -> App:
+    transport.register()
+    broker = ";".join(f"{transport.SCHEME}://{host}" for host in kafka.bootstrap.split(","))
+    app = App(
+        settings.worker_group,
+        broker=broker,
+        datadir=str(settings.state_dir / f"faust-{settings.worker_id}"),
+        key_serializer="raw",
+        value_serializer="raw",
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=16,
+        agent_supervisor="mode.CrashingSupervisor",
+        broker_commit_interval=1.0,
+        broker_max_poll_records=settings.worker_most_records,
+        broker_session_timeout=15.0,
+        broker_heartbeat_interval=3.0,
+        consumer_max_fetch_size=4 * 1024 * 1024,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=settings.worker_id,
+        producer_compression_type="lz4",
+    )
+    app.pipeline = Pipeline(
+        database_url=database.url,
+        bootstrap=kafka.bootstrap,
+        most_records=settings.worker_most_records,
+        pace_s=settings.worker_pace_ms / 1000,
+    )
+    raw = app.topic(RAW.name, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
+    @app.agent(raw, name="store")  # type: ignore[untyped-decorator]
+    async def store(stream: Any) -> AsyncIterator[None]:
+        async for event in stream.noack().events():
+            await app.pipeline.put(
+                Waiting(
+                    event.message.partition,
+                    event.value,
+                    lambda event=event: stream.ack(event),  # type: ignore[misc]
+                )
+            )
+            yield
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def run() -> None:
+        await _guarded(app.pipeline.run())
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def note_published() -> None:
+        await _guarded(app.pipeline.note_published())
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def serve_delivery_reports() -> None:
+        threading.Thread(target=app.pipeline.poll_forever, daemon=True, name="reports").start()
+
+    return app
+
+
+async def _guarded(forever: Any) -> None:
+    """A task that ends by an error ends the process: nothing works without it."""
+    try:
+        await forever
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        Pipeline.die(f"{type(error).__name__}: {error}")
+
+
+def hold_worker_id(database_url: str, worker_id: str) -> psycopg.Connection[Any]:
+    """Hold a worker's name for as long as this process lives.
+
+    Two processes with one group instance id would displace each other for ever.
+    Raises SystemExit when another process holds it for longer than 20 s.
+    """
+    conn = psycopg.connect(database_url, autocommit=True, application_name=worker_id)
+    for _ in range(100):
+        row = conn.execute(
+            "SELECT pg_try_advisory_lock(hashtext('meterstream-worker'), hashtext(%s))", [worker_id]
+        ).fetchone()
+        if row and row[0]:
+            return conn
+        time.sleep(0.2)
+    raise SystemExit(
+        f"worker {worker_id!r} is already running on this database; "
+        "give this one another name with METERSTREAM_WORKER_ID"
+    )
+
+
+def health(pipeline: Pipeline) -> tuple[bool, dict[str, object]]:
+    """Working means: the database answers, and records that wait are being stored."""
+    idle_s = time.monotonic() - pipeline.last_commit
+    lag_s = pipeline.lag_s
+    if lag_s is not None:
+        metrics.STREAM_LAG_S.set(lag_s)
+    ok = pipeline.database_ok and (idle_s < STUCK_S)
+    return ok, {
+        "ok": ok,
+        "database": pipeline.database_ok,
+        "seconds_since_commit": round(idle_s, 1),
+        "stream_time_lag_s": None if lag_s is None else round(lag_s, 1),
+    }
+
+
+def serve_metrics(pipeline: Pipeline, port: int) -> None:
+    """`/metrics` and `/health` on loopback, from a thread of their own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            ok, state = health(pipeline)
+            if self.path == "/metrics":
+                self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
+            elif self.path == "/health":
+                body = json.dumps(state).encode()
+                self._answer(200 if ok else 503, "application/json", body)
+            else:
+                self._answer(404, "text/plain", b"/metrics or /health\n")
+
+        def _answer(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True, name="metrics").start()

@@ -1,0 +1,347 @@
+"""From chunks to transactions: fold in one thread, store in another, one transaction in flight.
+
+The agent hands chunks in; every transaction takes all that wait, of all partitions. While one
+is being stored, the next is folded into memory. That is safe because a transaction is either
+retried until it commits or the process exits: memory is never used without it.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import psycopg
+import structlog
+from confluent_kafka import Consumer as Watermarks
+from confluent_kafka import TopicPartition
+
+from schemas.topics import RAW
+from sinks.errors import is_transient
+from sinks.progress import FencedOut, note_published
+from streams import metrics
+from streams.announce import Announcer, fresh_windows, read_windows, unannounced
+from streams.fold import Chunk, Work, decode_chunk, fold, missing_channels
+from streams.partition import Partition
+from streams.store import Store
+from streams.takeover import resolve, take_over
+from streams.transport import FetchedChunk
+
+log = structlog.get_logger()
+
+EXIT_FENCED = 70
+MOST_QUEUED = 40_000
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 10.0
+
+
+class Waiting(NamedTuple):
+    """A chunk on its way in: its partition, its records, and how to acknowledge it."""
+
+    part: int
+    chunk: FetchedChunk
+    ack: Callable[[], Awaitable[Any]]
+
+
+class Pipeline:
+    def __init__(
+        self, *, database_url: str, bootstrap: str, most_records: int, pace_s: float
+    ) -> None:
+        self._database_url, self._bootstrap = database_url, bootstrap
+        self._most_records, self._pace_s = most_records, pace_s
+        self._announcer = Announcer(bootstrap, self.die)
+        self._folding = ThreadPoolExecutor(1, "fold")
+        self._storing = ThreadPoolExecutor(1, "store")
+        self._fold_conn: psycopg.Connection[Any] | None = None
+        self._store_conn: psycopg.Connection[Any] | None = None
+        self._store: Store | None = None
+        self._watermarks = Watermarks(
+            {"bootstrap.servers": bootstrap, "group.id": "meterstream-watermarks"}
+        )
+        self._partitions: dict[int, Partition] = {}
+        self._read_until: dict[int, int] = {}
+        self._seek = 0
+        self._queue: list[Waiting] = []
+        self._queued = 0
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._turn = asyncio.Lock()  # held while records are folded or partitions change hands
+        self._in_flight: asyncio.Task[None] | None = None
+        self._noted: dict[int, int] = {}
+        self.last_commit = time.monotonic()
+        self.database_ok = True
+
+    # -- what the agent and the transport call
+
+    async def put(self, waiting: Waiting) -> None:
+        """Take a chunk in. Waits while too many records are queued: Kafka holds the backlog."""
+        await self._room.wait()
+        if waiting.chunk.seek != self._seek:
+            return
+        self._queue.append(waiting)
+        self._queued += len(waiting.chunk.records)
+        metrics.QUEUED.set(self._queued)
+        if self._queued > MOST_QUEUED:
+            self._room.clear()
+        self._arrived.set()
+
+    async def release(self) -> None:
+        """Partitions are leaving: finish what is in flight, forget the rest."""
+        self._drop_queue()
+        async with self._turn:
+            await self._finish_in_flight(at_most_s=5.0)
+            self._announcer.forget(self._partitions)
+            self._partitions.clear()
+            self._read_until.clear()
+            metrics.PARTITIONS.set(0)
+
+    async def positions(self, parts: Sequence[int], seek: int) -> dict[int, int]:
+        """Own these partitions, and say from where each is to be read."""
+        self._seek = seek
+        self._drop_queue()
+        async with self._turn:
+            await self._finish_in_flight()
+            loop = asyncio.get_running_loop()
+            for part in parts:
+                if part not in self._partitions:
+                    partition = await loop.run_in_executor(self._storing, self._take_over, part)
+                    self._partitions[part] = partition
+                    self._read_until[part] = min(partition.published_offset, partition.next_offset)
+                else:
+                    self._read_until[part] = self._partitions[part].next_offset
+            metrics.PARTITIONS.set(len(self._partitions))
+            return {part: self._read_until[part] for part in parts}
+
+    async def run(self) -> None:
+        """Fold and store until cancelled."""
+        last_start = 0.0
+        while True:
+            await self._arrived.wait()
+            pause_s = last_start + self._pace_s - time.monotonic()
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
+            last_start = time.monotonic()
+            async with self._turn:
+                taken = self._take()
+                if not taken:
+                    continue
+                loop = asyncio.get_running_loop()
+                work = await loop.run_in_executor(self._folding, self._fold, taken)
+                await self._finish_in_flight()
+                self._in_flight = asyncio.create_task(self._finish(work, taken))
+
+    async def note_published(self) -> None:
+        """Write down how far derived topics are, once a second."""
+        while True:
+            await asyncio.sleep(1.0)
+            metrics.UNCONFIRMED.set(self._announcer.unconfirmed)
+            published = [
+                (part, self._partitions[part].epoch, offset)
+                for part, offset in list(self._announcer.published.items())
+                if part in self._partitions and self._noted.get(part) != offset
+            ]
+            if published:
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(
+                    self._storing, self._retried, lambda: self._note(published)
+                )
+
+    def poll_forever(self) -> None:
+        """Serve delivery reports; runs in a thread of its own."""
+        while True:
+            self._announcer.poll(1.0)
+
+    @property
+    def lag_s(self) -> float | None:
+        """How far the stream time of the slowest partition is behind the clock."""
+        times = [p.stream_us for p in self._partitions.values() if p.stream_us]
+        return time.time() - min(times) / 1e6 if times else None
+
+    @staticmethod
+    def die(why: str) -> None:
+        """Leave at once: Faust's own way out would acknowledge what is not stored."""
+        log.critical("worker stops; its supervisor starts it anew", why=why)
+        os._exit(EXIT_FENCED)
+
+    # -- inside
+
+    def _drop_queue(self) -> None:
+        self._queue.clear()
+        self._queued = 0
+        self._room.set()
+        self._arrived.clear()
+
+    def _take(self) -> list[Waiting]:
+        taken, records = [], 0
+        while self._queue and records < self._most_records:
+            waiting = self._queue.pop(0)
+            records += len(waiting.chunk.records)
+            taken.append(waiting)
+        self._queued -= records
+        metrics.QUEUED.set(self._queued)
+        if self._queued <= MOST_QUEUED:
+            self._room.set()
+        if not self._queue:
+            self._arrived.clear()
+        return taken
+
+    async def _finish_in_flight(self, at_most_s: float | None = None) -> None:
+        if self._in_flight is not None:
+            try:
+                await asyncio.wait_for(asyncio.shield(self._in_flight), at_most_s)
+            except TimeoutError:
+                self.die("a transaction was still waiting for the database at a rebalance")
+            self._in_flight = None
+
+    async def _finish(self, work: Work, taken: Sequence[Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._storing, self._store_and_announce, work)
+        for waiting in taken:
+            await waiting.ack()
+
+    # -- in the folding thread
+
+    def _fold(self, taken: Sequence[Waiting]) -> Work:
+        try:
+            return self._fold_chunks(taken)
+        except Exception as error:
+            log.critical("fold failed", exc_info=True)
+            self.die(f"folding failed: {error!r}")
+            raise
+
+    def _fold_chunks(self, taken: Sequence[Waiting]) -> Work:
+        chunks, gaps = [], []
+        for waiting in taken:
+            partition = self._partitions.get(waiting.part)
+            if partition is None:
+                continue
+            records = waiting.chunk.records
+            first, read_until = records[0].offset, self._read_until[waiting.part]
+            if first > read_until:
+                self._require_gap(waiting.part, read_until, first)
+                gaps.append((waiting.part, read_until, first))
+            following = records[-1].offset + 1
+            self._read_until[waiting.part] = max(read_until, following)
+            chunks.append(Chunk(partition, decode_chunk(waiting.part, records), following))
+        missing = missing_channels(chunks)
+        if missing:
+            self._retried(lambda: resolve(self._fold_connection(), missing, self._partitions))
+        work = fold(chunks)
+        work.gaps_in_log = gaps
+        return work
+
+    def _require_gap(self, part: int, read_until: int, first: int) -> None:
+        low, _ = self._watermarks.get_watermark_offsets(TopicPartition(RAW.name, part), 30)
+        if low < first:
+            self.die(
+                f"{RAW.name}[{part}] goes on at {first} where {read_until} was due, "
+                f"and the log begins at {low}"
+            )
+        log.error(
+            "offsets are gone from the log and were never read",
+            part=part, from_offset=read_until, to_offset=first,
+        )  # fmt: skip
+        metrics.LOG_GAPS.inc(first - read_until)
+
+    def _fold_connection(self) -> psycopg.Connection[Any]:
+        if self._fold_conn is None or self._fold_conn.closed:
+            self._fold_conn = self._connect()
+        return self._fold_conn
+
+    # -- in the storing thread
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            self._database_url,
+            autocommit=True,
+            connect_timeout=5,
+            application_name="meterstream-worker",
+            options="-c transaction_timeout=10s",
+        )
+
+    def _storing_connection(self) -> psycopg.Connection[Any]:
+        if self._store_conn is None or self._store_conn.closed:
+            self._store_conn = self._connect()
+            self._store = None
+        return self._store_conn
+
+    def _retried(self, step: Callable[[], Any]) -> Any:
+        """Run a step of the database's until it succeeds; outages only slow it down."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                result = step()
+                self.database_ok = True
+                return result
+            except FencedOut as error:
+                self.die(str(error))
+            except psycopg.Error as error:
+                if not is_transient(error):
+                    log.critical("the database refuses what we send", exc_info=True)
+                    self.die(f"{type(error).__name__}: {error}")
+                self.database_ok = False
+                metrics.RETRIES.inc()
+                log.warning("database away; trying again", error=str(error), pause_s=pause_s)
+                for conn in (self._store_conn, self._fold_conn):
+                    if conn is not None and conn.broken:
+                        conn.close()
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _take_over(self, part: int) -> Partition:
+        partition: Partition = self._retried(lambda: take_over(self._storing_connection(), part))
+        _, high = self._watermarks.get_watermark_offsets(TopicPartition(RAW.name, part), 30)
+        if high < partition.next_offset:
+            self.die(
+                f"{RAW.name}[{part}] ends at {high}, but {partition.next_offset} records of it "
+                "are stored: was Kafka wiped and the database not? Restore the log, or move the "
+                "database aside with `meterstream down --wipe`"
+            )
+        windows = self._retried(
+            lambda: unannounced(self._storing_connection(), part, partition.published_offset)
+        )
+        self._announcer.announce(Work(), windows)
+        metrics.TAKEOVERS.inc()
+        return partition
+
+    def _store_and_announce(self, work: Work) -> None:
+        try:
+            started = time.monotonic()
+            self._retried(lambda: self._store_once(work))
+            metrics.TRANSACTION_S.observe(time.monotonic() - started)
+            self.last_commit = time.monotonic()
+            revised = work.changed_minutes[len(work.minutes) :]
+            windows = fresh_windows(work)
+            if revised:
+                keys = [record[:2] for record, _ in revised]
+                windows += self._retried(lambda: read_windows(self._storing_connection(), keys))
+            self._announcer.announce(work, windows)
+            _count(work)
+        except Exception as error:
+            log.critical("store failed", exc_info=True)
+            self.die(f"storing failed: {error!r}")
+            raise
+
+    def _store_once(self, work: Work) -> None:
+        conn = self._storing_connection()
+        if self._store is None:
+            self._store = Store(conn)
+        self._store.store(work, self._announcer.published)
+
+    def _note(self, published: list[tuple[int, int, int]]) -> None:
+        note_published(self._storing_connection(), RAW.name, published)
+        self._noted.update((part, offset) for part, _, offset in published)
+
+
+def _count(work: Work) -> None:
+    metrics.RECORDS.inc(work.records)
+    metrics.BATCH.observe(work.records)
+    metrics.READINGS.inc(work.stored)
+    metrics.DUPLICATES.inc(work.duplicates + work.stored_duplicates)
+    metrics.CONFLICTS.inc(len(work.conflicts))
+    metrics.WINDOWS.inc(len(work.changed_minutes))
+    metrics.LATE.inc(len(work.redo))
+    metrics.TICKS_AHEAD.inc(work.ticks_ahead)
+    for refused in work.refused:
+        metrics.REFUSED.labels(refused.reason.value).inc()

@@ -1,0 +1,19 @@
+"""What a worker reads from the environment, once, at its start."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class WorkerSettings(BaseSettings):
+    """`METERSTREAM_WORKER_*`, and what every process has: state directory and metrics port."""
+
+    model_config = SettingsConfigDict(env_prefix="METERSTREAM_", frozen=True)
+
+    worker_id: str = Field(default="worker-0", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    worker_group: str = "meterstream-streams"
+    worker_most_records: int = Field(default=20_000, ge=1)
+    worker_pace_ms: int = Field(default=20, ge=0)  # the shortest time between transactions
+    state_dir: Path = Path(".local/state")
+    metrics_port: int = Field(default=9102, ge=0, le=65535)  # 0: none

@@ -1,0 +1,293 @@
+"""One transaction: the fence, the rows, the windows, the state; all of it or nothing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from schemas.decoded import Reason
+from schemas.topics import RAW
+from schemas.units import MINUTE_US, QUARTER_US, SECOND_US, w_to_mw, wh_to_uwh
+from schemas.usage import Quality, Why
+from sinks import device_registry, progress, readings_hypertable, usage_windows
+from sinks.copy_block import BlockBuilder
+from sinks.usage_windows import (
+    ChannelStateRow,
+    GapRecord,
+    LateSpan,
+    MinuteRecord,
+    Quantities,
+)
+from streams.energy import Minute, Point, minutes_of
+from streams.fold import Message, Redo, Refused, Work, refuse
+from streams.merge import merge
+from streams.partition import Channel
+from streams.recompute import affected
+
+Changed = list[tuple[MinuteRecord, int]]
+"""Windows with the log offset that changed them."""
+
+
+def minute_record(channel_id: int, minute: Minute) -> MinuteRecord:
+    low, high, mean = minute.power_min_mw, minute.power_max_mw, None
+    if minute.power_readings:
+        mean = minute.power_sum_mw / minute.power_readings / 1000
+    return MinuteRecord(
+        channel_id,
+        minute.start_us,
+        minute.energy_uwh,
+        minute.export_uwh,
+        None if low is None else low / 1000,
+        mean,
+        None if high is None else high / 1000,
+        minute.readings,
+        int(minute.quality),
+        int(minute.why),
+    )
+
+
+def point_of_stored(row: Quantities) -> Point:
+    """`streams.energy.point_of` for a row of the table."""
+    at_us, power, imported, exported, interval_s, interval_wh = row
+    stored = interval_s is not None and interval_wh is not None
+    return Point(
+        at_us,
+        None if power is None else w_to_mw(power),
+        None if imported is None else wh_to_uwh(imported),
+        None if exported is None else wh_to_uwh(exported),
+        round(interval_s * SECOND_US) if interval_s is not None and stored else None,
+        wh_to_uwh(interval_wh) if interval_wh is not None and stored else None,
+    )
+
+
+class Store:
+    """Stores `Work` over one connection. `published` tells how far Kafka has confirmed."""
+
+    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        self._conn = conn
+        self._builder = BlockBuilder()
+
+    def store(self, work: Work, published: dict[int, int]) -> None:
+        """Run the transaction. Raises FencedOut, or a psycopg error with nothing stored."""
+        while True:
+            try:
+                self._transaction(work, published)
+                return
+            except readings_hypertable.Unstorable as poison:
+                _refuse_rows(work, poison)
+
+    def _transaction(self, work: Work, published: dict[int, int]) -> None:
+        conn = self._conn
+        with conn.transaction():
+            steps = [
+                progress.Step(
+                    a.part,
+                    a.epoch,
+                    a.expected,
+                    a.next_offset,
+                    published.get(a.part, 0),
+                    a.stream_us,
+                    a.ticks,
+                )
+                for a in work.advances
+            ]
+            if not progress.advance(conn, RAW.name, steps):
+                return
+            for part, start, end in work.gaps_in_log:
+                progress.note_log_gap(conn, RAW.name, part, start, end)
+            self._store_readings(work)
+            self._store_said(work)
+            changed = self._store_windows(work)
+            self._store_announcements(work, changed)
+        work.changed_minutes = changed
+
+    def _store_readings(self, work: Work) -> None:
+        conn, builder = self._conn, self._builder
+        stored = readings_hypertable.copy_new(conn, builder, work.rows, merge)
+        late = readings_hypertable.merge_late(conn, builder, work.late_rows, merge)
+        readings_hypertable.update_merged(conn, work.merged)
+        readings_hypertable.store_conflicts(conn, work.conflicts)
+        work.stored = stored.new + late.new
+        work.stored_duplicates = stored.duplicates + late.duplicates
+
+    def _store_said(self, work: Work) -> None:
+        conn = self._conn
+        device_registry.keep_refused(
+            conn,
+            (
+                (
+                    r.part,
+                    r.offset,
+                    r.address,
+                    r.mqtt_topic,
+                    int(r.source),
+                    r.received_us,
+                    r.reason.value,
+                    r.error,
+                    r.payload,
+                )
+                for r in work.refused
+            ),
+        )
+        device_registry.keep_fields(
+            conn,
+            (
+                (
+                    c.device.device_id,
+                    c.state.channel or "",
+                    name,
+                    value,
+                    c.state.measured_us,
+                    c.offset,
+                )
+                for c in work.states
+                for name, value in c.state.fields.items()
+            ),
+        )
+        device_registry.keep_events(
+            conn,
+            (
+                (
+                    e.part,
+                    e.offset,
+                    e.number,
+                    e.device.device_id,
+                    e.event.channel,
+                    e.event.name,
+                    e.event.measured_us,
+                    e.event.attributes,
+                )
+                for e in work.events
+            ),
+        )
+
+    def _store_windows(self, work: Work) -> Changed:
+        conn = self._conn
+        new: Changed = [
+            (minute_record(row.channel.channel_id, row.minute), row.offset) for row in work.minutes
+        ]
+        usage_windows.copy_new_minutes(conn, new)
+        gaps = [(GapRecord(r.channel.channel_id, *r.gap), r.offset) for r in work.gaps]
+        redone, redone_gaps = self._redo(work.redo)
+        usage_windows.revise_minutes(conn, redone)
+        gaps += redone_gaps
+        usage_windows.revise_gaps(conn, list({r[:3]: (r, o) for r, o in gaps}.values()))
+        usage_windows.settle_dirty(conn, work.settled)
+        usage_windows.keep_dirty(
+            conn,
+            [(c.part, c.offset, c.channel.channel_id, *c.span) for c in work.changed],
+        )
+        usage_windows.keep_channel_states(
+            conn, [_state_row(part, channel) for part, channel in work.touched.values()]
+        )
+        changed = new + redone
+        quarters = {(row.channel_id, row.start_us // QUARTER_US * QUARTER_US) for row, _ in changed}
+        for gap, _ in gaps:
+            first, last = gap.start_us // QUARTER_US, (gap.end_us - 1) // QUARTER_US
+            quarters |= {(gap.channel_id, q * QUARTER_US) for q in range(first, last + 1)}
+        usage_windows.mark_for_rollup(conn, sorted(quarters))
+        return changed
+
+    def _redo(self, redos: Sequence[Redo]) -> tuple[Changed, list[tuple[GapRecord, int]]]:
+        """Compute complete windows anew from what is stored; give those that differ."""
+        if not redos:
+            return [], []
+        conn = self._conn
+        found = usage_windows.late_points(conn, [_late_span(redo) for redo in redos])
+        ranges, minutes, gaps = [], [], []
+        for redo, rows in zip(redos, found, strict=True):
+            points = [point_of_stored(row) for row in rows]
+            limits = redo.channel.device.limits
+            start, end = affected(points, redo.span, redo.complete_until_us, limits)
+            done = minutes_of(points, start, end, limits)
+            channel_id = redo.channel.channel_id
+            ranges.append((channel_id, start, end))
+            minutes.append({m.start_us: minute_record(channel_id, m) for m in done.minutes})
+            gaps.append({g[:2]: GapRecord(channel_id, *g) for g in done.gaps})
+        stored = usage_windows.stored_windows(conn, ranges)
+        changed_minutes: dict[tuple[int, int], tuple[MinuteRecord, int]] = {}
+        changed_gaps: list[tuple[GapRecord, int]] = []
+        for redo, new, new_gaps, (old, old_gaps) in zip(redos, minutes, gaps, stored, strict=True):
+            for start_us in old.keys() - new.keys():
+                new[start_us] = _emptied(old[start_us])
+            for key in old_gaps.keys() - new_gaps.keys():
+                new_gaps[key] = old_gaps[key]._replace(energy_uwh=0, export_uwh=0)
+            for start_us in sorted(new):
+                if old.get(start_us) != new[start_us]:
+                    key = (redo.channel.channel_id, start_us)
+                    changed_minutes[key] = (new[start_us], redo.offset)
+            changed_gaps += [
+                (gap, redo.offset) for key, gap in new_gaps.items() if old_gaps.get(key) != gap
+            ]
+        return list(changed_minutes.values()), changed_gaps
+
+    def _store_announcements(self, work: Work, changed: Changed) -> None:
+        if not changed:
+            return
+        part_of = {row.channel.channel_id: row.part for row in work.minutes}
+        part_of |= {redo.channel.channel_id: redo.part for redo in work.redo}
+        by_part: dict[int, list[tuple[int, int]]] = {}
+        for record, _ in changed:
+            by_part.setdefault(part_of[record.channel_id], []).append(record[:2])
+        ends = {a.part: a.next_offset - 1 for a in work.advances}
+        for part, windows in by_part.items():
+            usage_windows.keep_announcement(self._conn, part, ends[part], windows)
+
+
+def _emptied(row: MinuteRecord) -> MinuteRecord:
+    """A window that has lost all its energy to a correction keeps its row."""
+    return MinuteRecord(
+        row.channel_id, row.start_us, 0, 0, None, None, None, 0, int(Quality.GAP), int(Why.SILENCE)
+    )
+
+
+def _late_span(redo: Redo) -> LateSpan:
+    windows = redo.channel.windows
+    assert windows is not None
+    return LateSpan(
+        redo.channel.channel_id,
+        redo.span.start_us,
+        redo.span.end_us,
+        redo.offset,
+        windows.limits.gap_limit_us,
+        windows.has_import,
+        windows.has_export,
+        windows.has_interval,
+    )
+
+
+def _state_row(part: int, channel: Channel) -> ChannelStateRow:
+    windows = channel.windows
+    assert windows is not None
+    held = windows.held
+    return ChannelStateRow(
+        channel.channel_id,
+        part,
+        windows.complete_until_us,
+        held[0][0] if held else windows.complete_until_us,
+        held[-1][0] if held else windows.complete_until_us - MINUTE_US,
+        windows.has_import,
+        windows.has_export,
+        windows.has_interval,
+        windows.context_full,
+    )
+
+
+def _refuse_rows(work: Work, poison: readings_hypertable.Unstorable) -> None:
+    """Take rows that the database will not store out of the work and refuse their messages."""
+    bad = {id(row) for row in poison.rows}
+    work.rows = [row for row in work.rows if id(row) not in bad]
+    for row in poison.rows:
+        work.refused.append(_refusal(work, row[0], row[3], str(poison)))
+
+
+def _refusal(work: Work, channel_id: int, offset: int, error: str) -> Refused:
+    for partition, parsed, _ in work.chunks:
+        for item in parsed:
+            if type(item) is not Message or item.offset != offset:
+                continue
+            device = partition.devices.get(item.decoded.address)
+            channels = device.channels.values() if device else ()
+            if any(channel.channel_id == channel_id for channel in channels):
+                return refuse(partition.part, item, Reason.UNSTORABLE, error)
+    raise LookupError(f"channel {channel_id}: no message of offset {offset} is in this transaction")

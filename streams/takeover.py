@@ -1,0 +1,103 @@
+"""Taking a partition over: its progress, its channels and the readings of its open windows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from schemas.families import FAMILIES
+from schemas.reading import VALUE_NAMES, Values
+from schemas.topics import RAW
+from sinks import device_registry, progress
+from sinks.device_registry import KnownDevice
+from streams.fold import MOST_NEW_A_MINUTE, Missing
+from streams.partition import Channel, Device, Partition, limits_of
+from streams.windows import ChannelWindows, Held, Span, held_of
+
+_CHANNELS = """
+SELECT d.device_id, d.address, d.family, d.home_id, d.gap_limit_s, d.max_power_w,
+       c.channel_id, c.name, to_us(s.complete_until), s.context_full
+FROM channel_state s JOIN channel c USING (channel_id) JOIN device d USING (device_id)
+WHERE s.part = %s ORDER BY c.channel_id
+"""
+_HELD = f"""
+SELECT s.channel_id, to_us(r.measured_at), r.seq, {", ".join("r." + name for name in VALUE_NAMES)}
+FROM channel_state s
+JOIN readings r ON r.channel_id = s.channel_id AND r.measured_at >= s.context_from
+WHERE s.part = %s AND r.measured_at >= (SELECT min(context_from) FROM channel_state WHERE part = %s)
+ORDER BY s.channel_id, r.measured_at
+"""
+_DIRTY = """
+SELECT channel_id, to_us(start_at), to_us(end_at) FROM window_dirty WHERE part = %s
+"""
+
+
+def take_over(conn: psycopg.Connection[Any], part: int) -> Partition:
+    """Become the writer of a partition and remember what its last one did."""
+    taken = progress.take_over(conn, RAW.name, part)
+    partition = Partition(
+        part, taken.epoch, taken.next_offset, taken.published_offset, taken.stream_us, taken.ticks
+    )
+    with conn.transaction():
+        held = _held(conn, part)
+        channels: dict[int, Channel] = {}
+        for row in conn.execute(_CHANNELS, [part]):
+            *device_row, channel_id, name, complete_until_us, context_full = row
+            device = _device(partition, KnownDevice(*device_row))
+            windows = ChannelWindows(
+                device.limits,
+                complete_until_us,
+                held.get(channel_id),
+                context_full=context_full,
+            )
+            channel = Channel(channel_id, name, device, windows)
+            device.channels[name] = channels[channel_id] = channel
+        for channel_id, start_us, end_us in conn.execute(_DIRTY, [part]):
+            channel = channels[channel_id]
+            partition.mark_changed(channel, Span(start_us, end_us))
+            channel.stored_changes = len(channel.changed)
+            partition.has_stored_changes = True
+    for channel in channels.values():
+        partition.schedule(channel)
+    return partition
+
+
+def _held(conn: psycopg.Connection[Any], part: int) -> dict[int, list[Held]]:
+    held: dict[int, list[Held]] = {}
+    for channel_id, at_us, seq, *values in conn.execute(_HELD, [part, part]):
+        held.setdefault(channel_id, []).append(held_of(at_us, seq, Values(*values)))
+    return held
+
+
+def _device(partition: Partition, known: KnownDevice) -> Device:
+    device = partition.devices.get(known.address)
+    if device is None:
+        limits = limits_of(FAMILIES[known.family], known.gap_limit_s, known.max_power_w)
+        device = Device(known.device_id, known.address, known.home_id, limits)
+        partition.devices[known.address] = device
+    return device
+
+
+def resolve(
+    conn: psycopg.Connection[Any], missing: Sequence[Missing], partitions: dict[int, Partition]
+) -> None:
+    """Give ids to channels that are new to their partition, registering unclaimed devices.
+
+    An address over the limit of new ones a minute stays unknown; `fold` refuses its messages.
+    """
+    seen = {m.address: m.received_us for m in reversed(missing)}
+    known = {d.address: d for d in device_registry.known_devices(conn, list(seen))}
+    unknown = [(address, at) for address, at in seen.items() if address not in known]
+    if unknown:
+        device_registry.register_devices(conn, unknown, most_a_minute=MOST_NEW_A_MINUTE)
+        addresses = [address for address, _ in unknown]
+        known |= {d.address: d for d in device_registry.known_devices(conn, addresses)}
+    wanted = [(m.address, m.channel) for m in missing if m.channel and m.address in known]
+    ids = device_registry.channel_ids(conn, wanted) if wanted else {}
+    for m in missing:
+        if m.address not in known:
+            continue
+        device = _device(partitions[m.part], known[m.address])
+        if m.channel and m.channel not in device.channels:
+            channel = Channel(ids[m.address, m.channel], m.channel, device, None)
+            device.channels[m.channel] = channel
