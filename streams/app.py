@@ -121,7 +121,7 @@ def hold_worker_id(database_url: str, worker_id: str) -> psycopg.Connection[Any]
         time.sleep(0.2)
     raise SystemExit(
         f"worker {worker_id!r} is already running on this database; "
-        "give this one another name with METERSTREAM_WORKER_ID"
+        "give this one another number with METERSTREAM_INSTANCE"
     )
 
 

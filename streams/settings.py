@@ -11,9 +11,13 @@ class WorkerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="METERSTREAM_", frozen=True)
 
-    worker_id: str = Field(default="worker-0", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    instance: int = Field(default=0, ge=0)  # number of this worker; its name in the group
     worker_group: str = "meterstream-streams"
     worker_most_records: int = Field(default=20_000, ge=1)
     worker_pace_ms: int = Field(default=20, ge=0)  # the shortest time between transactions
     state_dir: Path = Path(".local/state")
-    metrics_port: int = Field(default=9102, ge=0, le=65535)  # 0: none
+    metrics_port: int = Field(default=9110, ge=0, le=65535)  # 0: none
+
+    @property
+    def worker_id(self) -> str:
+        return f"worker-{self.instance}"
