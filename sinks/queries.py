@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import AsyncConnection
-from psycopg.rows import RowFactory, args_row, class_row, tuple_row
+from psycopg.rows import AsyncRowFactory, args_row, class_row, tuple_row
 
 from schemas.reading import VALUE_NAMES, Clock, Source, Values
 from sinks.registry import DeviceRow
@@ -36,7 +36,7 @@ def _sql(name: str, **filled: str) -> bytes:
 
 
 async def _fetch(
-    conn: Connection, query: bytes, parameters: dict[str, object], row: RowFactory[Row]
+    conn: Connection, query: bytes, parameters: dict[str, object], row: AsyncRowFactory[Row]
 ) -> list[Row]:
     async with conn.cursor(binary=True, row_factory=row) as cursor:
         await cursor.execute(query, parameters)
@@ -158,11 +158,24 @@ async def newest_readings(conn: Connection, device_id: int) -> list[NewestReadin
         seen=", ".join(f"CASE WHEN count(r.{name}) > 0 THEN '{name}' END" for name in VALUE_NAMES),
     )
 
-    def newest(*row: Any) -> NewestReading:
-        said = zip(VALUE_NAMES, row[4:], strict=True)
-        return NewestReading(*row[:4], {name: value for name, value in said if value is not None})
+    def newest(
+        channel: str,
+        seen: list[str],
+        measured_at: datetime | None,
+        received_at: datetime | None,
+        *values: float | None,
+    ) -> NewestReading:
+        said = zip(VALUE_NAMES, values, strict=True)
+        values_said = {name: value for name, value in said if value is not None}
+        return NewestReading(channel, seen, measured_at, received_at, values_said)
 
     return await _fetch(conn, query, {"device_id": device_id}, args_row(newest))
+
+
+async def channels(conn: Connection, device_id: int) -> dict[int, str]:
+    """Ids and names of a device's channels."""
+    query = b"SELECT channel_id, name FROM channel WHERE device_id = %(device_id)s ORDER BY name"
+    return dict(await _fetch(conn, query, {"device_id": device_id}, tuple_row))
 
 
 class StateField(NamedTuple):

@@ -1,0 +1,82 @@
+"""The API as an ASGI application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from api import docs_page, problems
+from api.auth import require_operator, token_hash
+from api.database import make_pool
+from api.metrics import Metrics
+from api.middleware import RequestContext, TrustedHosts
+from api.problems import ProblemDocument
+from api.routes import devices, health, readings, usage
+from api.settings import ApiSettings
+from sinks import queries
+
+_ERRORS: dict[int | str, dict[str, object]] = {
+    401: {"model": ProblemDocument, "description": "No token, or a wrong one."},
+    422: {"model": ProblemDocument, "description": "`errors` names each wrong field."},
+    503: {"model": ProblemDocument, "description": "The database is away; see Retry-After."},
+}
+
+
+def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
+    """The application; it connects when it starts, and starts also without the database."""
+    metrics = Metrics()
+    pool = make_pool(database_url, settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await pool.open(wait=False)
+        try:
+            yield
+        finally:
+            await pool.close()
+
+    app = FastAPI(
+        title="Meterstream",
+        version=version("meterstream"),
+        description="Energy from the meter to the bill: devices, readings and usage.\n\n"
+        "Instants are RFC 3339 in UTC; ranges are [from, to). Power is + import, - export. "
+        "Errors are application/problem+json (RFC 9457).",
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.pool = pool
+    app.state.metrics = metrics
+    app.state.token_hash = token_hash(settings.bearer_token())
+    app.state.readiness = health.Readiness(
+        pool, queries.newest_revision(), settings.ready_max_stream_lag_s
+    )
+    app.add_middleware(TrustedHosts, allowed=settings.allowed_hosts)
+    app.add_middleware(RequestContext, metrics=metrics)  # added last: outermost
+    problems.install(app)
+    app.include_router(health.router)
+    app.include_router(_versioned())
+    app.get("/docs", include_in_schema=False)(_docs)
+    return app
+
+
+def _versioned() -> APIRouter:
+    """Everything under /api/v1: nothing of it without the token."""
+    router = APIRouter(prefix="/api/v1", dependencies=[Depends(require_operator)])
+    router.get("/openapi.json", include_in_schema=False)(_openapi)
+    for part in (readings, usage, devices):  # the device's own path last: it takes slashes
+        router.include_router(part.router, responses=_ERRORS)
+    return router
+
+
+async def _openapi(request: Request) -> JSONResponse:
+    app: FastAPI = request.app
+    return JSONResponse(app.openapi())
+
+
+async def _docs() -> HTMLResponse:
+    return HTMLResponse(docs_page.PAGE, headers={"Content-Security-Policy": docs_page.POLICY})

@@ -1,0 +1,127 @@
+"""Devices: the list, and everything about one."""
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from api import cursors
+from api.database import connection, find_device
+from api.models import Channel, Device, DeviceDetail, DevicePage, StateField
+from api.problems import ProblemDocument
+from sinks import queries
+from sinks.queries import ChannelNews, Connection, DeviceFilter, ListedDevice
+from sinks.registry import summed_channels
+
+router = APIRouter(tags=["devices"])
+Database = Annotated[Connection, Depends(connection)]
+_LARGEST_ID = 2**31 - 1
+
+DEVICE_ERRORS: dict[int | str, dict[str, object]] = {
+    404: {"model": ProblemDocument, "description": "No device is called that."},
+    409: {"model": ProblemDocument, "description": "Several are; `candidates` names them."},
+}
+
+
+class DeviceQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=50, ge=1, le=200)
+    cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
+    home: str | None = Field(default=None, max_length=200, description="Id of a home.")
+    family: str | None = Field(default=None, max_length=200, examples=["shelly"])
+    claimed: bool | None = None
+    q: str | None = Field(
+        default=None, max_length=200, description="Part of the name or address, in either case."
+    )
+
+
+class AfterDevice(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    device_id: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST_ID)]
+
+
+@router.get(
+    "/devices",
+    operation_id="listDevices",
+    summary="List devices",
+    responses={400: {"model": ProblemDocument, "description": "Broken cursor."}},
+)
+async def list_devices(query: Annotated[DeviceQuery, Query()], conn: Database) -> DevicePage:
+    """In the order of their ids, which is the order in which they were first seen."""
+    question = (query.home, query.family, query.claimed, query.q)
+    after = 0
+    if query.cursor is not None:
+        after = cursors.decode(query.cursor, AfterDevice, question).device_id
+    wanted = DeviceFilter(*question)
+    if any("\0" in text for text in question if isinstance(text, str)):
+        return DevicePage(items=[], next_cursor=None)
+    found = await queries.list_devices(conn, wanted, after, query.limit + 1)
+    page, more = found[: query.limit], len(found) > query.limit
+    news = await _news(conn, page)
+    return DevicePage(
+        items=[Device.model_validate(_described(one, news[one.device_id])) for one in page],
+        next_cursor=cursors.encode(AfterDevice(page[-1].device_id), question) if more else None,
+    )
+
+
+@router.get(
+    "/devices/{device:path}",
+    operation_id="getDevice",
+    summary="Look at a device",
+    responses=DEVICE_ERRORS,
+)
+async def get_device(device: str, conn: Database) -> DeviceDetail:
+    """By id, name or address. A slash of an address may be written as it is, or as %2F."""
+    found = await find_device(conn, device)
+    (listed,) = await queries.list_devices(conn, DeviceFilter(), found.device_id - 1, 1)
+    news = await _news(conn, [listed])
+    newest = await queries.newest_readings(conn, found.device_id)
+    state = await queries.device_state(conn, found.device_id)
+    return DeviceDetail.model_validate(
+        {
+            **_described(listed, news[listed.device_id]),
+            "first_seen_at": found.first_seen_at,
+            "claimed_at": found.claimed_at,
+            "channel_details": [
+                Channel(
+                    name=one.channel,
+                    capabilities=one.seen,
+                    measured_at=one.measured_at,
+                    received_at=one.received_at,
+                    values=one.values,
+                )
+                for one in newest
+            ],
+            "state": [StateField.model_validate(one._asdict()) for one in state],
+        }
+    )
+
+
+async def _news(conn: Connection, page: list[ListedDevice]) -> dict[int, list[ChannelNews]]:
+    by_device: dict[int, list[ChannelNews]] = {one.device_id: [] for one in page}
+    for channel in await queries.channel_news(conn, list(by_device)) if page else []:
+        by_device[channel.device_id].append(channel)
+    return by_device
+
+
+def _described(device: ListedDevice, channels: list[ChannelNews]) -> dict[str, object]:
+    summed = set(summed_channels(one.name for one in channels))
+    powers = [(one.power_w, one.power_at) for one in channels if one.name in summed]
+    known = [(power_w, at) for power_w, at in powers if power_w is not None and at is not None]
+    return {
+        "id": device.device_id,
+        "address": device.address,
+        "family": device.family,
+        "name": device.name,
+        "home_id": device.home_id,
+        "zone": device.zone,
+        "claimed": device.claimed,
+        "channels": [one.name for one in channels],
+        "last_reading_at": max(
+            (one.last_reading_at for one in channels if one.last_reading_at), default=None
+        ),
+        "power_w": sum(power_w for power_w, _ in known) if known else None,
+        "power_at": min((at for _, at in known), default=None),
+        "online": device.online,
+    }
