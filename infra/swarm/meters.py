@@ -31,35 +31,42 @@ ABSENT = -1
 _MOST_MW = 6_000_000
 _SOLAR_EVERY = 4  # of so many nodes one has panels, and an export register
 
-_BODY = (
-    b'"%b":{"power_w":%.3f,"voltage_v":%.3f,"current_a":%.3f,"frequency_hz":%.3f,'
-    b'"power_factor":%.3f,"import_total_wh":%.6f'
-)
+_MOODS = 4_093
+_STEP_MW = 200_000
+
+
+def _moods() -> list[tuple[int, int, int, int, bytes]]:
+    """Ready-made mains: (mV, mHz, power factor in ‰, mV times ‰, their text)."""
+    chance = Random("mains")
+    moods = []
+    for _ in range(_MOODS):
+        voltage = chance.randrange(218_000, 242_000)
+        frequency = chance.randrange(49_900, 50_100)
+        factor = chance.randrange(600, 1_001)
+        text = b'"voltage_v":%.3f,"frequency_hz":%.3f,"power_factor":%.3f' % (
+            voltage / 1e3,
+            frequency / 1e3,
+            factor / 1e3,
+        )
+        moods.append((voltage, frequency, factor, voltage * factor, text))
+    return moods
+
+
+_MAINS = _moods()
 
 
 class Meter:
     """The meter of node `index`. Everything follows from `chance`."""
 
-    __slots__ = (
-        "_channels",
-        "_count",
-        "_export",
-        "_import",
-        "_last_us",
-        "_names",
-        "_powers",
-        "_random",
-        "_solar",
-    )
+    __slots__ = ("_export", "_import", "_last_us", "_names", "_powers", "_random", "_solar")
 
     def __init__(self, index: int, phases: int, chance: Random) -> None:
         self._names = [name.encode() for name in CHANNELS[phases]]
         self._solar = index % _SOLAR_EVERY == _SOLAR_EVERY - 1
-        self._random = chance.random
-        legs = max(1, phases)
-        self._powers = [chance.randrange(_MOST_MW) for _ in range(legs)]
+        self._random = chance.getrandbits
+        self._powers = [chance.randrange(_MOST_MW) for _ in range(phases)]
         start = [chance.randrange(10**12, 2 * 10**13) for _ in self._names]
-        self._import = [uwh * MWUS_PER_UWH for uwh in start]
+        self._import = [uwh * MWUS_PER_UWH for uwh in start]  # mW·µs
         self._export = [uwh * MWUS_PER_UWH // 3 for uwh in start]
         self._last_us: int | None = None
 
@@ -67,10 +74,12 @@ class Meter:
         """The numbers of all channels in a row, and the payload from `"ts"` to its end."""
         elapsed = 0 if self._last_us is None else at_us - self._last_us
         self._last_us = at_us
-        random, solar = self._random, self._solar
+        solar, imports, names = self._solar, self._import, self._names
+        chance = self._random(60)
         powers = []
         for power in self._powers:
-            power += int((random() - 0.5) * 400_000)
+            power += chance % (2 * _STEP_MW + 1) - _STEP_MW
+            chance >>= 7
             if power > _MOST_MW:
                 power = 2 * _MOST_MW - power
             elif power < 0 and not solar:
@@ -79,40 +88,40 @@ class Meter:
                 power = -2 * _MOST_MW - power
             powers.append(power)
         self._powers = powers
-        if len(self._names) > 1:
+        if len(names) > 1:
             powers = [sum(powers), *powers]
         numbers: list[int] = []
         parts: list[bytes] = []
-        chance = int(random() * 1_000_000_007)
         for i, power in enumerate(powers):
-            chance = (chance * 48_271 + i) % 2_147_483_647
-            voltage = 218_000 + chance % 24_001
-            factor = 600 + chance // 24_001 % 401
-            current = abs(power) * 1_000_000 // (voltage * factor)
-            frequency = 49_900 + chance // 7 % 201
+            voltage, frequency, factor, product, mains = _MAINS[(chance + i * 1_009) % _MOODS]
             if power >= 0:
-                self._import[i] += power * elapsed
-            elif solar:
-                self._export[i] -= power * elapsed
-            imported = self._import[i] // MWUS_PER_UWH
-            body = _BODY % (
-                self._names[i],
-                power / 1e3,
-                voltage / 1e3,
-                current / 1e3,
-                frequency / 1e3,
-                factor / 1e3,
-                imported / 1e6,
+                sign, size = b"", power
+                imports[i] += power * elapsed
+            else:
+                sign, size = b"-", -power
+                self._export[i] += size * elapsed
+            current = size * 1_000_000 // product
+            imported = imports[i] // MWUS_PER_UWH
+            part = b'"%b":{"power_w":%b%d.%03d,"current_a":%d.%03d,%b,"import_total_wh":%d.%06d' % (
+                names[i],
+                sign,
+                size // 1_000,
+                size % 1_000,
+                current // 1_000,
+                current % 1_000,
+                mains,
+                imported // 1_000_000,
+                imported % 1_000_000,
             )
             if solar:
                 exported = self._export[i] // MWUS_PER_UWH
-                parts.append(b'%b,"export_total_wh":%.6f}' % (body, exported / 1e6))
+                part += b',"export_total_wh":%d.%06d' % divmod(exported, 1_000_000)
             else:
                 exported = ABSENT
-                parts.append(body + b"}")
+            parts.append(part)
             numbers += (power, voltage, current, frequency, factor, imported, exported)
         seconds, micros = divmod(at_us, 1_000_000)
-        return numbers, b'"ts":%d.%06d,"channels":{%b}}' % (seconds, micros, b",".join(parts))
+        return numbers, b'"ts":%d.%06d,"channels":{%b}}}' % (seconds, micros, b"},".join(parts))
 
 
 def values_of(numbers: Sequence[int]) -> tuple[float | None, ...]:
