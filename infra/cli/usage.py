@@ -212,8 +212,9 @@ def _civil(
 
 
 def _row(start: datetime, end: datetime, *values: Any) -> UsageRow:
-    *numbers, quality, revision = values
-    return UsageRow(start, end, *numbers, Quality(quality), revision)
+    energy, export, least, average, greatest, count, quality, revision = values
+    powers = least, average, greatest
+    return UsageRow(start, end, energy, export, *powers, count, Quality(quality), revision)
 
 
 def _parameters(
