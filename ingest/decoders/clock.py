@@ -46,7 +46,8 @@ def _weigh(clock: float | str | None, received_us: int, oldest_us_back: int) -> 
     elif 0 <= clock < SINCE_BOOT_BELOW_S:
         return received_us, Clock.RECEIVED_SINCE_BOOT
     else:
-        told_us = int(clock * (1_000 if clock > MILLISECONDS_ABOVE else SECOND_US) + 0.5)
+        bounded = max(-MILLISECONDS_ABOVE, min(clock, 1e17))  # no product beyond a double
+        told_us = int(bounded * (1_000 if clock > MILLISECONDS_ABOVE else SECOND_US) + 0.5)
     ahead_us = told_us - received_us
     if ahead_us > BELIEVED_AHEAD_US:
         if ahead_us <= CORRECTED_AHEAD_US:

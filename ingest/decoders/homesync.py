@@ -18,6 +18,7 @@ from ingest.decoders.device_state import (
 )
 from ingest.decoders.json_bounds import (
     FAULTS,
+    MAX_BYTES,
     json_type,
     read_json,
     refuse_duplicate_keys,
@@ -56,7 +57,8 @@ def decode_telemetry(message: Message) -> Decoded:
     nothing deep and nothing that is not UTF-8: then the slow checks are left out.
     """
     payload = message.payload
-    require_size(payload)
+    if len(payload) > MAX_BYTES:
+        require_size(payload)
     try:
         said = _ENVELOPE.decode(payload)
     except FAULTS as error:
