@@ -21,12 +21,13 @@ from infra.local import parts as local_parts
 from infra.local.errors import NotReady, PortTaken, StackError
 from infra.local.launch import __file__ as launch_file
 from infra.local.parts import Parts, Progress, remove_tree
-from infra.local.programs import ALL, KAFKA, SERVERS, Instance, Program, instances
+from infra.local.programs import ALL, KAFKA, SERVERS, TIMESCALE, Instance, Program, instances
 from infra.local.sandbox import sandboxed
 from infra.local.settings import PROJECT_ROOT, StackSettings, is_free
 from infra.local.supervision import Supervised, Supervisor
 
 READY_TIMEOUT_S = 60.0
+LAUNCH_TIMEOUT_S = 20.0
 MOST_STARTS = 5  # of a server that should come up
 LOG_TAIL_LINES = 15
 
@@ -64,6 +65,7 @@ class Stack:
     def __init__(self, settings: StackSettings, programs: Sequence[Program] = ALL) -> None:
         self.settings = settings
         self._programs = tuple(programs)
+        self._known = (*ALL, *(program for program in programs if program not in ALL))
         self._state_dir = settings.state_dir.absolute()
         self._run_dir = self._state_dir / "run"
         self._supervisor = Supervisor(self._state_dir, PROJECT_ROOT)
@@ -103,8 +105,8 @@ class Stack:
     def up(self, progress: Progress = silent) -> bool:
         """Start what is not running and wait until it answers. False if all was up already.
 
-        When processes of ours are among the programs, topics and tables are brought up to date
-        before these start (`prepare`).
+        When processes of ours are among the programs, with Kafka and the database, topics and
+        tables are brought up to date before these start (`prepare`).
 
         Raises PortTaken, NotReady or MissingTools; what has started stays up for a look at it.
         """
@@ -122,7 +124,7 @@ class Stack:
             self._lay_out(new, built, progress)
             every = [
                 one
-                for program in ALL
+                for program in self._known
                 for one in instances(program, self.settings)
                 if one in wanted or one.name in known
             ]
@@ -133,15 +135,15 @@ class Stack:
                 self._supervisor.start()
             wanted_servers = [one for one in wanted if one.program.account is not None]
             for one in wanted_servers:
-                self._supervisor.start_process(one.name)
+                self._start_process(one.name)
             for one in wanted_servers:
                 self._wait_ready(one, progress)
             own = [one for one in wanted if one.program.account is None]
-            if own:
+            if own and {KAFKA.name, TIMESCALE.name} <= {one.name for one in wanted}:
                 self.prepare(progress)
             for one in own:
                 progress(f"starting {one.name}")
-                self._supervisor.start_process(one.name)
+                self._start_process(one.name)
             return True
 
     def prepare(self, progress: Progress = silent) -> None:
@@ -177,7 +179,7 @@ class Stack:
     def status(self) -> list[ProcessStatus]:
         """Every process of this stack's programs, and those that run beside them."""
         infos = {info["name"]: info for info in self._supervisor.processes()}
-        every = [one for program in ALL for one in instances(program, self.settings)]
+        every = [one for program in self._known for one in instances(program, self.settings)]
         mine = {program.name for program in self._programs}
         return [
             self._status(one, infos.get(one.name))
@@ -214,7 +216,7 @@ class Stack:
 
     def start_process(self, name: str) -> None:
         """Start one process; a server answers when this returns."""
-        self._supervisor.start_process(name)
+        self._start_process(name)
         self.wait_ready(name)
 
     def wait_ready(self, name: str) -> None:
@@ -299,6 +301,21 @@ class Stack:
             autostart=program.account is not None,
         )
 
+    def _start_process(self, name: str) -> None:
+        """Start a process, and wait until it is more than a copy of supervisord.
+
+        Such a copy takes a signal to stop, and loses it.
+        """
+        before = self._starts(name)
+        started = self._supervisor.start_process(name)
+        if not servers.wait_until(
+            lambda: self._starts(name) > (before if started else 0),
+            timeout_s=LAUNCH_TIMEOUT_S,
+            interval_s=0.02,
+        ):
+            log = self._supervisor.log_of(name)
+            raise NotReady(f"{name} does not start; the end of {log}:\n{_tail(log)}")
+
     def _wait_ready(self, one: Instance, progress: Progress) -> None:
         progress(f"waiting for {one.name}")
         answers = servers.ANSWERS[one.name]
@@ -341,7 +358,7 @@ class Stack:
 
     def _down(self, progress: Progress) -> bool:
         pid = self._supervisor.pid()
-        every = [one for program in ALL for one in instances(program, self.settings)]
+        every = [one for program in self._known for one in instances(program, self.settings)]
         if pid is not None:
             progress("stopping")
             self._supervisor.shutdown()

@@ -126,9 +126,9 @@ class Supervisor:
         except OSError:
             return []
 
-    def start_process(self, name: str) -> None:
-        """Start a process; one that runs already is left alone."""
-        self._command("supervisor.startProcess", name, ALREADY_STARTED)
+    def start_process(self, name: str) -> bool:
+        """Start a process. False if it runs already."""
+        return self._command("supervisor.startProcess", name, ALREADY_STARTED)
 
     def stop_process(self, name: str) -> None:
         """Stop a process and wait for it; one that is stopped already is left alone."""
@@ -153,9 +153,11 @@ class Supervisor:
         with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as proxy:
             return getattr(proxy, method)(*arguments)
 
-    def _command(self, method: str, name: str, harmless: int) -> None:
+    def _command(self, method: str, name: str, harmless: int) -> bool:
+        """One call about one process. False if it had nothing to do, as `harmless` says."""
         try:
             self.call(method, name)
+            return True
         except OSError as error:
             raise StackError("the stack is not running; start it with `meterstream up`") from error
         except xmlrpc.client.Fault as fault:
@@ -163,6 +165,7 @@ class Supervisor:
                 raise StackError(f"this stack has no process {name}") from fault
             if fault.faultCode != harmless:
                 raise StackError(f"{name}: {fault.faultString}") from fault
+            return False
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -201,7 +204,11 @@ def _short_path(path: Path) -> Path:
 
 
 def _escaped(text: str) -> str:
-    """supervisord expands `%(name)s` in every value, and `\\` and `"` end a quoted one."""
-    if '"' in text or "\n" in text:
-        raise StackError(f"cannot be written into supervisord's settings: {text!r}")
+    """A value as supervisord reads it: it expands `%(name)s`.
+
+    Raises StackError for what it would take for the end of the value.
+    """
+    for end in ('"', "\n", " ;", " #"):
+        if end in text:
+            raise StackError(f"{end!r} cannot stand in supervisord's settings, as in {text!r}")
     return text.replace("%", "%%")

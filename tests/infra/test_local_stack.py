@@ -16,9 +16,9 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from infra.local import Stack, StackError, StackSettings, start
-from infra.local.errors import NotReady, PartitionCountDiffers, PortTaken
-from infra.local.programs import MOSQUITTO, SERVERS
+from infra.local import Stack, StackError, StackSettings, parts, start
+from infra.local.errors import MissingTools, NotReady, PartitionCountDiffers, PortTaken
+from infra.local.programs import MOSQUITTO, SERVERS, Program
 from infra.local.servers import wait_until
 from infra.local.topics import create_topics
 from schemas.topics import Topic
@@ -212,6 +212,126 @@ def test_a_stopped_process_stays_down_until_it_is_started(stack: Stack):
 def test_an_unknown_process_is_named(stack: Stack):
     with pytest.raises(StackError, match="no process mosquito"):
         stack.stop_process("mosquito")
+
+
+# ---- processes of ours ----
+
+REPORT = """
+import json, os, pathlib, time
+folder = pathlib.Path(os.environ["METERSTREAM_STATE_DIR"])
+number = os.environ["METERSTREAM_INSTANCE"]
+(folder / f"seen-{number}.new").write_text(json.dumps(dict(os.environ)))
+(folder / f"seen-{number}.new").rename(folder / f"seen-{number}.json")
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Program:
+    """A program like ours that writes its environment down, and then sleeps."""
+    script = tmp_path / "probe.py"
+    script.write_text(REPORT)
+    return Program(
+        name="probe",
+        command=(sys.executable, str(script)),
+        environment={"METERSTREAM_PROBE": "port {api_port}"},
+        metrics_port="worker_metrics_port",
+        instances="workers",
+        priority=50,
+    )
+
+
+def test_our_processes_find_the_stack_in_their_environment(empty: StackSettings, probe: Program):
+    settings = empty.model_copy(update={"workers": 2})
+    running = start(settings, [MOSQUITTO, probe])
+    assert [one.name for one in running.status()] == ["mosquitto", "probe-0", "probe-1"]
+    second = settings.state_dir / "seen-1.json"
+    assert wait_until(second.exists, timeout_s=10)
+    seen = json.loads(second.read_text())
+    assert seen["METERSTREAM_METRICS_PORT"] == str(settings.worker_metrics_port + 1)
+    assert seen["METERSTREAM_PROBE"] == f"port {settings.api_port}"
+    assert running.environment().items() <= seen.items()
+    assert running.environment() == {
+        "METERSTREAM_MQTT_HOST": "127.0.0.1",
+        "METERSTREAM_MQTT_PORT": str(settings.mqtt_port),
+        "METERSTREAM_KAFKA_BOOTSTRAP": f"127.0.0.1:{settings.kafka_port}",
+        "METERSTREAM_DATABASE_URL": (
+            f"postgresql://meterstream@127.0.0.1:{settings.database_port}/meterstream"
+        ),
+        "METERSTREAM_API_PORT": str(settings.api_port),
+        "METERSTREAM_STATE_DIR": str(settings.state_dir),
+    }
+
+
+def test_programs_join_a_stack_that_runs(empty: StackSettings, probe: Program):
+    before = start(empty, [MOSQUITTO]).pid("mosquitto")
+    both = Stack(empty, [MOSQUITTO, probe])
+    assert both.up() is True
+    assert [one.state for one in both.status()] == ["running", "running"]
+    assert both.pid("mosquitto") == before
+
+
+def test_a_process_that_dies_at_once_is_started_again_and_again_but_calmly(empty: StackSettings):
+    dying = Program(name="dying", command=(sys.executable, "-c", "exit(1)"), priority=50)
+    begun = time.monotonic()
+    running = start(empty, [dying])
+    assert wait_until(lambda: running.status()[0].restarts >= 4, timeout_s=30)
+    assert running.status()[0].restarts <= time.monotonic() - begun + 1
+
+
+def test_a_killed_process_of_ours_comes_back(empty: StackSettings, probe: Program):
+    running = start(empty, [probe])
+    time.sleep(1)
+    killed = running.pid("probe")
+    os.kill(killed, signal.SIGKILL)
+    assert wait_until(lambda: running.status()[0].restarts == 1, timeout_s=5)
+    assert pid_of(running, "probe") not in (None, killed)
+
+
+# ---- parts ----
+
+
+def test_a_missing_tool_is_told_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(MissingTools) as caught:
+        parts.ensure_tools(["bwrap", "mvn"], print)
+    assert str(caught.value) == (
+        "missing on this machine: bubblewrap, maven; run `sudo apt-get update && "
+        "sudo apt-get install -y --no-install-recommends bubblewrap maven`, "
+        "or use Docker: docker compose -f infra/compose.yaml up -d"
+    )
+
+
+def test_a_build_that_fails_leaves_nothing_and_one_that_was_killed_is_cleared(tmp_path: Path):
+    target = tmp_path / "rootfs-1"
+    killed = tmp_path / "rootfs-1.building-0"
+    (killed / "half").mkdir(parents=True)
+
+    def fail() -> None:
+        with parts.building(target) as folder:
+            (folder / "half").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+    with parts.building(target) as folder:
+        (folder / "whole").touch()
+        assert not target.exists()
+    assert [path.name for path in target.iterdir()] == ["whole"]
+
+
+def test_another_recipe_has_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = parts.locate(tmp_path)
+    monkeypatch.setattr(parts, "PACKAGES", (*parts.PACKAGES, "one-more"))
+    after = parts.locate(tmp_path)
+    assert after.rootfs != before.rootfs
+    assert after.classes != before.classes
+    assert after.kafka == before.kafka
 
 
 # ---- who can reach it ----
