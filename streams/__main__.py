@@ -8,19 +8,12 @@ import structlog
 
 from schemas.connections import DatabaseConnection, KafkaConnection
 from streams.app import create_app, hold_worker_id, serve_metrics
+from streams.logs import configure_logs
 from streams.settings import WorkerSettings
 
 
 def main() -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(),
-    )
+    configure_logs()
     log = structlog.get_logger()
     settings, database = WorkerSettings(), DatabaseConnection()
     while True:
@@ -34,7 +27,8 @@ def main() -> None:
     if settings.metrics_port:
         serve_metrics(app.pipeline, settings.metrics_port)
     log.info("worker starts", worker=settings.worker_id, pid=held.info.backend_pid)
-    faust.Worker(app, loglevel="WARN", redirect_stdouts=False).execute_from_commandline()
+    worker = faust.Worker(app, loglevel="WARN", quiet=True, redirect_stdouts=False)
+    worker.execute_from_commandline()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from schemas.decoded import Decoded, Reason, Undecodable
 from schemas.device import Event, State
 from schemas.reading import SOURCES, Clock, Reading, Source, Values
 from schemas.topics import RawHeader
-from schemas.units import DAY_US
+from schemas.units import DAY_US, QUARTER_US
 from sinks.copy_block import ReadingRow
 from sinks.usage_windows import MinuteRecord
 from streams.energy import GapEnergy, Minute
@@ -175,6 +175,7 @@ class Work:
     settled: dict[int, int] = field(default_factory=dict)  # part -> `window_dirty` done up to
     changed: list[ChangedRow] = field(default_factory=list)
     touched: dict[int, tuple[int, Channel]] = field(default_factory=dict)  # with its part
+    left_quarters: set[tuple[int, int]] = field(default_factory=set)  # maybe complete only now
     readings: dict[int, tuple[Device, list[Reading]]] = field(default_factory=dict)
     chunks: Sequence[Chunk] = ()
     changed_minutes: list[tuple[MinuteRecord, int]] = field(default_factory=list)  # once stored
@@ -307,12 +308,13 @@ def missing_channels(chunks: Sequence[Chunk]) -> list[Missing]:
 def fold(chunks: Sequence[Chunk]) -> Work:
     """Apply decoded records to the memory of their partitions; say what is to be stored."""
     work = Work(chunks=chunks)
+    started = {partition.part: partition.next_offset for partition, _, _ in chunks}
     for partition, parsed, next_offset in chunks:
-        expected = partition.next_offset
+        stored_until = partition.next_offset
         work.records += len(parsed)
         for item in parsed:
             kind = type(item)
-            if item.offset < expected:
+            if item.offset < stored_until:
                 _announce_again(partition, item, work)
             elif kind is Message:
                 _fold_message(partition, item, work)  # type: ignore[arg-type]
@@ -320,23 +322,28 @@ def fold(chunks: Sequence[Chunk]) -> Work:
                 _fold_tick(partition, item, work)  # type: ignore[arg-type]
             else:
                 work.refused.append(item)  # type: ignore[arg-type]
-        partition.next_offset = max(expected, next_offset)
-        work.advances.append(
-            Advance(
-                partition.part,
-                partition.epoch,
-                expected,
-                partition.next_offset,
-                partition.stream_us,
-                dict(partition.ticks),
-            )
-        )
+        partition.next_offset = max(stored_until, next_offset)
+    for partition in {chunk.partition.part: chunk.partition for chunk in chunks}.values():
+        work.advances.append(_advance(partition, started[partition.part]))
         for channel in partition.changed:
             for span in channel.changed[channel.stored_changes :]:
-                work.changed.append(ChangedRow(partition.part, next_offset - 1, channel, span))
+                work.changed.append(
+                    ChangedRow(partition.part, partition.next_offset - 1, channel, span)
+                )
             channel.stored_changes = len(channel.changed)
             partition.has_stored_changes = True
     return work
+
+
+def _advance(partition: Partition, expected: int) -> Advance:
+    return Advance(
+        partition.part,
+        partition.epoch,
+        expected,
+        partition.next_offset,
+        partition.stream_us,
+        dict(partition.ticks),
+    )
 
 
 def _announce_again(partition: Partition, item: Parsed, work: Work) -> None:
@@ -360,8 +367,9 @@ def _fold_tick(partition: Partition, tick: Tick, work: Work) -> None:
     work.minutes += [MinuteRow(part, offset, channel, minute) for channel, minute in done.minutes]
     work.gaps += [GapRow(part, offset, channel, gap) for channel, gap in done.gaps]
     work.redo += [Redo(part, offset, *redo) for redo in done.redo]
-    for channel in done.touched:
+    for channel, before_us in done.touched:
         work.touched[channel.channel_id] = (part, channel)
+        work.left_quarters.add((channel.channel_id, (before_us - 1) // QUARTER_US * QUARTER_US))
     if partition.has_stored_changes:
         work.settled[part] = offset
         partition.has_stored_changes = False

@@ -71,7 +71,7 @@ class Completed:
     minutes: list[tuple[Channel, Minute]] = field(default_factory=list)
     gaps: list[tuple[Channel, GapEnergy]] = field(default_factory=list)
     redo: list[tuple[Channel, Span, int]] = field(default_factory=list)  # with complete_until_us
-    touched: list[Channel] = field(default_factory=list)  # whose complete_until moved
+    touched: list[tuple[Channel, int]] = field(default_factory=list)  # with complete_until before
 
 
 class Partition:
@@ -158,7 +158,7 @@ class Partition:
             done.minutes += [(channel, minute) for minute in minutes]
             done.gaps += [(channel, gap) for gap in gaps]
             if channel.windows.complete_until_us != before:
-                done.touched.append(channel)
+                done.touched.append((channel, before))
             self.schedule(channel)
         for channel in self.changed:
             assert channel.windows is not None

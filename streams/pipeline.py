@@ -143,9 +143,7 @@ class Pipeline:
             ]
             if published:
                 loop = asyncio.get_running_loop()
-                await loop.run_in_executor(
-                    self._storing, self._retried, lambda: self._note(published)
-                )
+                await loop.run_in_executor(self._storing, self._note, published)
 
     def poll_forever(self) -> None:
         """Serve delivery reports; runs in a thread of its own."""
@@ -330,7 +328,7 @@ class Pipeline:
         self._store.store(work, self._announcer.published)
 
     def _note(self, published: list[tuple[int, int, int]]) -> None:
-        note_published(self._storing_connection(), RAW.name, published)
+        self._retried(lambda: note_published(self._storing_connection(), RAW.name, published))
         self._noted.update((part, offset) for part, _, offset in published)
 
 

@@ -185,7 +185,7 @@ class Store:
         for gap, _ in gaps:
             first, last = gap.start_us // QUARTER_US, (gap.end_us - 1) // QUARTER_US
             quarters |= {(gap.channel_id, q * QUARTER_US) for q in range(first, last + 1)}
-        usage_windows.mark_for_rollup(conn, sorted(quarters))
+        usage_windows.mark_for_rollup(conn, sorted(quarters | work.left_quarters))
         return changed
 
     def _redo(self, redos: Sequence[Redo]) -> tuple[Changed, list[tuple[GapRecord, int]]]:
