@@ -49,7 +49,7 @@ class Supervisor:
     def configure(self, processes: Sequence[Supervised]) -> None:
         """Write the settings file; a running supervisord reads it at `reload`."""
         for folder in (self._config.parent, self.log_dir, self._socket.parent):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_private(folder)
         _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
         files = LEAST_OPEN_FILES if most_files == resource.RLIM_INFINITY else most_files
         lines = [
@@ -199,8 +199,14 @@ def _short_path(path: Path) -> Path:
     if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
         return path
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"meterstream-{os.geteuid()}-{name}"
-    return folder / "s.sock"
+    return Path(tempfile.gettempdir()) / f"meterstream-{os.geteuid()}" / f"{name}.sock"
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that only we may enter. Raises StackError if another user has it."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_uid != os.geteuid():
+        raise StackError(f"{folder} belongs to another user; remove it")
 
 
 def _escaped(text: str) -> str:
