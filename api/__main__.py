@@ -1,6 +1,7 @@
 """`python -m api`: the API, until SIGTERM or SIGINT."""
 
 import logging
+import signal
 import sys
 
 import structlog
@@ -62,6 +63,8 @@ def main() -> int:
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
     )
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it is done
+        signal.signal(number, lambda *_: sys.exit(0))
     log.info("starting", host=settings.host, port=settings.port)
     server.run()
     return 0 if server.started else 1

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from api import docs_page, problems
@@ -59,18 +59,12 @@ def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
     app.add_middleware(RequestContext, metrics=metrics)  # added last: outermost
     problems.install(app)
     app.include_router(health.router)
-    app.include_router(_versioned())
     app.get("/docs", include_in_schema=False)(_docs)
-    return app
-
-
-def _versioned() -> APIRouter:
-    """Everything under /api/v1: nothing of it without the token."""
-    router = APIRouter(prefix="/api/v1", dependencies=[Depends(require_operator)])
-    router.get("/openapi.json", include_in_schema=False)(_openapi)
+    guarded = [Depends(require_operator)]  # of every route under /api/v1
+    app.get("/api/v1/openapi.json", include_in_schema=False, dependencies=guarded)(_openapi)
     for part in (readings, usage, devices):  # the device's own path last: it takes slashes
-        router.include_router(part.router, responses=_ERRORS)
-    return router
+        app.include_router(part.router, dependencies=guarded, responses=_ERRORS)
+    return app
 
 
 async def _openapi(request: Request) -> JSONResponse:

@@ -47,7 +47,7 @@ def make_pool(database_url: str, settings: ApiSettings) -> Pool:
 
 
 async def connection(request: Request) -> AsyncIterator[Connection]:
-    """Route dependency: one transaction for the whole request."""
+    """Route dependency: one transaction for the whole request, over before the answer is sent."""
     async with request.app.state.pool.connection() as conn:
         yield conn
 

@@ -14,8 +14,8 @@ from sinks import queries
 from sinks.queries import ChannelNews, Connection, DeviceFilter, ListedDevice
 from sinks.registry import summed_channels
 
-router = APIRouter(tags=["devices"])
-Database = Annotated[Connection, Depends(connection)]
+router = APIRouter(prefix="/api/v1", tags=["devices"])
+Database = Annotated[Connection, Depends(connection, scope="function")]
 _LARGEST_ID = 2**31 - 1
 
 DEVICE_ERRORS: dict[int | str, dict[str, object]] = {

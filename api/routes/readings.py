@@ -19,7 +19,7 @@ from schemas.reading import VALUE_NAMES
 from sinks import queries
 from sinks.queries import EPOCH, READING_FIELDS, Connection, Place, Span
 
-router = APIRouter(tags=["readings"])
+router = APIRouter(prefix="/api/v1", tags=["readings"])
 _DEFAULT_RANGE = timedelta(days=1)
 _MICROSECOND = timedelta(microseconds=1)
 _TYPES: dict[str, Any] = {"received_at": datetime, "seq": int, "clock": str, "source": str}

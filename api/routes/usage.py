@@ -20,7 +20,7 @@ from sinks import queries
 from sinks.queries import ChannelProgress, Span
 from sinks.registry import summed_channels
 
-router = APIRouter(tags=["usage"])
+router = APIRouter(prefix="/api/v1", tags=["usage"])
 MOST_WINDOWS = 20_160
 """Two weeks of minutes."""
 
