@@ -7,6 +7,7 @@ close is complete, and the ledger says so. More readings, or late ones, may come
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -47,7 +48,7 @@ class Missing:
         return ", ".join(f"{count:,} {what}" for count, what in parts if count) or "nothing"
 
 
-class NotFinal(Exception):
+class NotFinal(TimeoutError):
     """Time is up and usage is not final; `missing` says what kept it."""
 
     def __init__(self, missing: Missing, waited_s: float) -> None:
@@ -59,7 +60,7 @@ class NotFinal(Exception):
         self.waited_s = waited_s
 
 
-class LogUnreachable(Exception):
+class LogUnreachable(ConnectionError):
     """Kafka does not tell where its log ends."""
 
 
@@ -90,7 +91,7 @@ def log_ends(kafka_bootstrap: str, topic: str = RAW.name) -> dict[int, int]:
 
 
 def records_behind(
-    connection: psycopg.Connection, ends: dict[int, int], topic: str = RAW.name
+    connection: psycopg.Connection[Any], ends: dict[int, int], topic: str = RAW.name
 ) -> int:
     """How many records before `ends` the stream has not stored."""
     reached: dict[int, int] = dict(
@@ -142,7 +143,7 @@ def wait_final(
 
 
 def _last_minutes(
-    connection: psycopg.Connection, addresses: Sequence[str]
+    connection: psycopg.Connection[Any], addresses: Sequence[str]
 ) -> list[tuple[int, object]]:
     """Each channel with the whole minute at or before its newest reading.
 
@@ -162,7 +163,7 @@ def _last_minutes(
     ).fetchall()
 
 
-def _missing(connection: psycopg.Connection, minutes: list[tuple[int, object]]) -> Missing:
+def _missing(connection: psycopg.Connection[Any], minutes: list[tuple[int, object]]) -> Missing:
     """One statement, so that all of it is seen at the same instant."""
     row = connection.execute(
         """

@@ -18,22 +18,23 @@ import struct
 import subprocess
 import sys
 import time
-from datetime import datetime
+from typing import Any
 
 import msgspec
 import psycopg
-from sinks.accounting import instant
 
 FRAME = struct.Struct("<iqq")
 PERIOD_S = 0.004
 LAST_WAIT_S = 10.0
 
 _QUESTION = """
-SELECT r.channel_id, r.measured_at
-FROM unnest(%s::integer[], %s::timestamptz[]) AS wanted (channel_id, measured_at)
-JOIN readings AS r USING (channel_id, measured_at)
-WHERE r.measured_at >= %s
+SELECT wanted.channel_id, wanted.measured_us
+FROM unnest(%s::integer[], %s::bigint[]) AS wanted (channel_id, measured_us)
+JOIN readings AS r ON r.channel_id = wanted.channel_id
+     AND r.measured_at = from_us(wanted.measured_us)
+WHERE r.measured_at >= from_us(%s)
 """
+Key = tuple[int, int]
 
 
 class Latencies(msgspec.Struct):
@@ -45,12 +46,11 @@ class Latencies(msgspec.Struct):
 def watch(database_url: str, source: int) -> Latencies:
     """Follow the frames that come on the file descriptor `source`."""
     os.set_blocking(source, False)
-    waiting: dict[tuple[int, datetime], int] = {}
-    asked: dict[tuple[int, datetime], int] = {}
+    waiting: dict[Key, int] = {}
+    asked: dict[Key, int] = {}
     found = Latencies([], [], 0)
     rest, ended_at = b"", 0.0
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("SET timezone = 'UTC'")
         while not ended_at or (waiting and time.monotonic() - ended_at < LAST_WAIT_S):
             begun = time.monotonic()
             if not ended_at:
@@ -64,7 +64,7 @@ def watch(database_url: str, source: int) -> Latencies:
                     rest += data
                     whole = len(rest) - len(rest) % FRAME.size
                     for channel_id, measured_us, left_ns in FRAME.iter_unpack(rest[:whole]):
-                        key = (channel_id, instant(measured_us))
+                        key = (channel_id, measured_us)
                         waiting[key] = asked[key] = left_ns
                     rest = rest[whole:]
             if waiting:
@@ -75,9 +75,9 @@ def watch(database_url: str, source: int) -> Latencies:
 
 
 def _ask(
-    connection: psycopg.Connection,
-    waiting: dict[tuple[int, datetime], int],
-    asked: dict[tuple[int, datetime], int],
+    connection: psycopg.Connection[Any],
+    waiting: dict[Key, int],
+    asked: dict[Key, int],
     found: Latencies,
 ) -> None:
     keys = list(waiting)

@@ -1,0 +1,561 @@
+"""The accounting over what is stored: SQL that finds what should not be there, or is missing.
+
+Two questions. `account_of_sent`: is what was sent stored, once and unchanged? And the checks of
+`meterstream verify`, each a `Check`: is the ledger what windows and gaps sum to, are hours, days,
+weeks and months what the ledger sums to, is a key there twice? Whether windows are what the
+readings say needs `streams.energy` and is asked in `infra.cli.verify`.
+
+The callers hold the transaction: REPEATABLE READ, so that all tables are seen at one instant.
+"""
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+import psycopg
+
+from schemas.homesync import Position
+from schemas.reading import VALUE_NAMES
+from sinks.copy_block import PG_EPOCH_US
+from sinks.usage_windows import GapRecord, MinuteRecord
+
+MOST_NAMED = 20
+"""So many failures of a check are named; the rest is only counted."""
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One thing that is wrong: with which channel or table, when, and what."""
+
+    channel: str
+    at: str
+    text: str
+
+
+@dataclass
+class Check:
+    """One promise, how often it was looked at, and where it does not hold."""
+
+    name: str
+    checked: int = 0
+    failed: int = 0
+    pending: int = 0  # left out, because the stream was just about to change it
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.failed
+
+    def fail(self, channel: str, at: datetime | str, text: str, times: int = 1) -> None:
+        self.failed += times
+        if len(self.failures) < MOST_NAMED:
+            told = at if isinstance(at, str) else at.isoformat(timespec="seconds")
+            self.failures.append(Failure(channel, told, text))
+
+    def document(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "checked": self.checked,
+            "failed": self.failed,
+            "pending": self.pending,
+            "failures": [vars(one) for one in self.failures],
+        }
+
+
+# ---------------------------------------------------------------- what was sent
+
+
+class SentReading(NamedTuple):
+    """A reading as it left its device; `values` are those of `SENT_FIELDS`, as doubles."""
+
+    channel_id: int
+    measured_us: int
+    seq: int
+    values: tuple[float | None, ...]
+
+
+SENT_FIELDS = (
+    "power_w",
+    "voltage_v",
+    "current_a",
+    "frequency_hz",
+    "power_factor",
+    "import_total_wh",
+    "export_total_wh",
+)
+
+
+class Energy(NamedTuple):
+    """Of one channel, in whole µWh."""
+
+    import_uwh: int
+    export_uwh: int
+
+
+@dataclass
+class Account:
+    """What became of the readings that were sent. Energies in µWh, absolute values summed.
+
+    `lost`: acknowledged, and neither refused nor stored with equal values. `duplicates`: stored
+    although the same reading (channel, seq) is stored already, or set aside as its contradiction.
+    `invented`: stored, and nobody sent it.
+    """
+
+    sent: int = 0
+    acked: int = 0
+    stored: int = 0
+    refused: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    invented: int = 0
+    windows_difference_uwh: int = 0
+    ledger_difference_uwh: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not (
+            self.lost
+            or self.duplicates
+            or self.invented
+            or self.windows_difference_uwh
+            or self.ledger_difference_uwh
+        )
+
+    def _name(self, channel: str, at: datetime | str, text: str) -> None:
+        if len(self.failures) < MOST_NAMED:
+            told = at if isinstance(at, str) else at.isoformat(timespec="microseconds")
+            self.failures.append(Failure(channel, told, text))
+
+
+_SENT_TABLE = f"""
+CREATE TEMP TABLE sent (
+    channel_id integer NOT NULL, measured_at timestamptz NOT NULL, seq bigint NOT NULL,
+    {", ".join(f"{name} float8" for name in SENT_FIELDS)}
+) ON COMMIT DROP
+"""
+_MARKS = "CREATE TEMP TABLE {} (channel_id integer NOT NULL, seq bigint NOT NULL) ON COMMIT DROP"
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = struct.pack(">h", -1)
+_COLUMNS = 3 + len(SENT_FIELDS)
+_HEAD = ">hiiiqiq"
+_WHOLE = struct.Struct(_HEAD + "id" * len(SENT_FIELDS)).pack
+_WITHOUT_LAST = struct.Struct(_HEAD + "id" * (len(SENT_FIELDS) - 1) + "i").pack
+
+
+def load_sent(
+    conn: Connection,
+    sent: Iterable[SentReading],
+    acked: Mapping[int, int],
+    refused: Iterable[tuple[int, int]],
+) -> None:
+    """Put into temporary tables what was sent, to which `seq` each channel's readings were
+    acknowledged, and which (channel_id, seq) were refused."""
+    conn.execute(_SENT_TABLE)
+    with conn.cursor() as cursor, cursor.copy("COPY sent FROM STDIN (FORMAT binary)") as copy:
+        copy.write(_SIGNATURE)
+        for channel_id, measured_us, seq, (a, b, c, d, e, f, g) in sent:
+            head = (_COLUMNS, 4, channel_id, 8, measured_us - PG_EPOCH_US, 8, seq)
+            if g is None:
+                copy.write(_WITHOUT_LAST(*head, 8, a, 8, b, 8, c, 8, d, 8, e, 8, f, -1))
+            else:
+                copy.write(_WHOLE(*head, 8, a, 8, b, 8, c, 8, d, 8, e, 8, f, 8, g))
+        copy.write(_TRAILER)
+    for table, rows in (("acked", acked.items()), ("refused_reading", refused)):
+        conn.execute(_MARKS.format(table).encode())
+        with conn.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN".encode()) as copy:
+            for row in rows:
+                copy.write_row(row)
+    conn.execute("CREATE INDEX ON sent (channel_id)")
+    conn.execute("ANALYZE sent, acked, refused_reading")
+
+
+_UNSENT_FIELDS = [name for name in VALUE_NAMES if name not in SENT_FIELDS]
+_PAIRS = f"""
+CREATE TEMP TABLE pair ON COMMIT DROP AS
+SELECT coalesce(s.channel_id, r.channel_id) AS channel_id,
+       coalesce(s.measured_at, r.measured_at) AS measured_at,
+       coalesce(s.seq, r.seq) AS seq,
+       s.channel_id IS NOT NULL AS is_sent, r.channel_id IS NOT NULL AS is_stored,
+       ({", ".join(f"s.{name}" for name in SENT_FIELDS)})
+           IS NOT DISTINCT FROM ({", ".join(f"r.{name}" for name in SENT_FIELDS)})
+           AND num_nonnulls({", ".join(f"r.{name}" for name in _UNSENT_FIELDS)}) = 0 AS is_equal
+FROM (SELECT * FROM sent WHERE channel_id = ANY(%(channels)s)) AS s
+FULL JOIN (SELECT * FROM readings WHERE channel_id = ANY(%(channels)s)) AS r
+ON s.channel_id = r.channel_id AND s.measured_at = r.measured_at AND s.seq = r.seq
+"""
+_COUNTS = """
+SELECT (SELECT count(*) FROM sent WHERE channel_id = ANY(%(channels)s)),
+       (SELECT count(*) FROM sent JOIN acked USING (channel_id)
+        WHERE channel_id = ANY(%(channels)s) AND sent.seq <= acked.seq),
+       (SELECT count(*) FROM readings WHERE channel_id = ANY(%(channels)s)),
+       (SELECT count(*) FROM sent JOIN refused_reading USING (channel_id, seq)
+        WHERE channel_id = ANY(%(channels)s))
+"""
+_LOST = """
+SELECT p.channel_id, p.measured_at, p.seq, p.is_stored
+FROM pair AS p JOIN acked AS a ON a.channel_id = p.channel_id AND p.seq <= a.seq
+WHERE p.is_sent AND NOT (p.is_stored AND p.is_equal)
+  AND NOT EXISTS (SELECT FROM refused_reading AS x
+                  WHERE x.channel_id = p.channel_id AND x.seq = p.seq)
+ORDER BY 1, 2
+"""
+_EXTRA = """
+SELECT p.channel_id, p.measured_at, p.seq,
+       EXISTS (SELECT FROM sent AS s WHERE s.channel_id = p.channel_id AND s.seq = p.seq)
+FROM pair AS p WHERE NOT p.is_sent
+UNION ALL
+SELECT channel_id, measured_at, seq, true FROM (
+    SELECT *, row_number() OVER (PARTITION BY channel_id, measured_at) AS n
+    FROM pair WHERE is_sent AND is_stored) AS p
+WHERE n > 1
+ORDER BY 1, 2
+"""
+_CONFLICTS = """
+SELECT channel_id, measured_at, seq, log_offset FROM reading_conflict
+WHERE channel_id = ANY(%(channels)s) ORDER BY 1, 2
+"""
+
+
+def account_of_sent(
+    conn: Connection, account: Account, channels: Mapping[int, str], expected: Mapping[int, Energy]
+) -> None:
+    """Add to `account` how these channels (id → name) stand. `load_sent` has filled the tables.
+
+    `expected` is the energy that each channel's registers rose by.
+    """
+    ids = {"channels": list(channels)}
+    row = conn.execute(_COUNTS, ids).fetchone()
+    assert row is not None
+    account.sent += row[0]
+    account.acked += row[1]
+    account.stored += row[2]
+    account.refused += row[3]
+    conn.execute(_PAIRS, ids)
+    for channel, at, seq, stored in conn.execute(_LOST):
+        account.lost += 1
+        what = "is stored with other values" if stored else "was acknowledged and is not stored"
+        account._name(channels[channel], at, f"lost: seq {seq} {what}")
+    for channel, at, seq, known in conn.execute(_EXTRA):
+        if known:
+            account.duplicates += 1
+            account._name(channels[channel], at, f"duplicate: seq {seq} is stored once more")
+        else:
+            account.invented += 1
+            account._name(channels[channel], at, f"invented: nobody sent seq {seq}")
+    for channel, at, seq, offset in conn.execute(_CONFLICTS, ids):
+        account.duplicates += 1
+        account._name(
+            channels[channel], at, f"duplicate: offset {offset} contradicts it (seq {seq})"
+        )
+    conn.execute("DROP TABLE pair")
+    _account_energy(conn, account, channels, expected)
+
+
+_ENERGY = """
+SELECT channel_id, coalesce(w.import, 0) + coalesce(g.import, 0),
+       coalesce(w.export, 0) + coalesce(g.export, 0), coalesce(q.import, 0), coalesce(q.export, 0)
+FROM unnest(%(channels)s::integer[]) AS c (channel_id)
+LEFT JOIN (SELECT channel_id, sum(energy_uwh) AS import, sum(export_uwh) AS export FROM usage_1m
+           WHERE channel_id = ANY(%(channels)s) GROUP BY 1) AS w USING (channel_id)
+LEFT JOIN (SELECT channel_id, sum(energy_uwh) AS import, sum(export_uwh) AS export FROM gap_energy
+           WHERE channel_id = ANY(%(channels)s) GROUP BY 1) AS g USING (channel_id)
+LEFT JOIN (SELECT channel_id, sum(energy_uwh) AS import, sum(export_uwh) AS export FROM usage_15m
+           WHERE channel_id = ANY(%(channels)s) GROUP BY 1) AS q USING (channel_id)
+"""
+
+
+def _account_energy(
+    conn: Connection, account: Account, channels: Mapping[int, str], expected: Mapping[int, Energy]
+) -> None:
+    for channel, *sums in conn.execute(_ENERGY, {"channels": list(channels)}):
+        wanted = expected[channel]
+        windows = [int(sums[i]) - wanted[i] for i in (0, 1)]
+        ledger = [int(sums[2 + i]) - wanted[i] for i in (0, 1)]
+        account.windows_difference_uwh += sum(map(abs, windows))
+        account.ledger_difference_uwh += sum(map(abs, ledger))
+        for where, off in (("minutes and gaps", windows), ("the ledger", ledger)):
+            if any(off):
+                account._name(
+                    channels[channel],
+                    "",
+                    f"energy: {where} hold {off[0]:+d} µWh import and {off[1]:+d} µWh export "
+                    "against the register",
+                )
+
+
+def refused_positions(conn: Connection, addresses: Sequence[str]) -> list[tuple[str, int]]:
+    """(address, seq) of the homesync messages of these devices that were refused."""
+    decode = msgspec.json.Decoder(Position).decode
+    found = []
+    for address, payload in conn.execute(
+        "SELECT address, payload FROM refused WHERE address = ANY(%s) AND replayed_at IS NULL",
+        [list(addresses)],
+    ):
+        try:
+            found.append((address, decode(payload).seq))
+        except msgspec.MsgspecError:
+            continue  # not a message of ours
+    return found
+
+
+# ---------------------------------------------------------------- what is stored
+
+
+class ChannelFacts(NamedTuple):
+    """What the checks have to know of a channel. Times in µs; None where nothing is complete."""
+
+    channel_id: int
+    name: str
+    family: str
+    gap_limit_s: int | None
+    max_power_w: int | None
+    complete_until_us: int | None
+    is_changing: bool  # late readings wait for their windows
+
+
+_FACTS = """
+SELECT c.channel_id, d.address || ' ' || c.name, d.family, d.gap_limit_s, d.max_power_w,
+       to_us(s.complete_until),
+       EXISTS (SELECT FROM window_dirty AS w WHERE w.channel_id = c.channel_id)
+FROM channel AS c JOIN device AS d USING (device_id)
+LEFT JOIN channel_state AS s USING (channel_id)
+WHERE c.channel_id = ANY(%s) ORDER BY 1
+"""
+
+
+def channel_facts(conn: Connection, channels: Sequence[int]) -> list[ChannelFacts]:
+    return [ChannelFacts(*row) for row in conn.execute(_FACTS, [list(channels)])]
+
+
+def all_channels(conn: Connection) -> list[int]:
+    return [row[0] for row in conn.execute("SELECT channel_id FROM channel ORDER BY 1")]
+
+
+_POINTS = """
+SELECT c.channel_id, to_us(r.measured_at), r.power_w, r.import_total_wh, r.export_total_wh,
+       r.interval_s, r.interval_import_wh
+FROM unnest(%(channels)s::integer[], %(gaps)s::integer[]) AS c (channel_id, gap_s)
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN %(since)s::timestamptz IS NULL THEN '-infinity'::timestamptz ELSE (
+        SELECT low FROM touched_by(c.channel_id, %(since)s, %(since)s,
+                                   c.gap_s * interval '1 second', true, true, true)) END AS low
+) AS from_here
+JOIN readings AS r ON r.channel_id = c.channel_id AND r.measured_at >= from_here.low
+ORDER BY 1, 2
+"""
+PointRow = tuple[int, int, float | None, float | None, float | None, float | None, float | None]
+"""`channel_id, measured_us`, then what `sinks.usage_windows.Quantities` has after its instant."""
+
+
+def points(
+    conn: Connection,
+    channels: Sequence[ChannelFacts],
+    gaps_s: Sequence[int],
+    since: datetime | None,
+) -> Iterable[PointRow]:
+    """The readings of these channels in order, from far enough before `since` to decide it."""
+    ids = [channel.channel_id for channel in channels]
+    with conn.cursor(name="points", withhold=False) as cursor:
+        cursor.itersize = 20_000
+        cursor.execute(_POINTS, {"channels": ids, "gaps": list(gaps_s), "since": since})
+        yield from cursor
+
+
+def oldest_reading_chunk(conn: Connection) -> datetime | None:
+    """From when on readings are kept: the start of the oldest chunk. None: there is none."""
+    row = conn.execute(
+        "SELECT min(range_start) FROM timescaledb_information.chunks "
+        "WHERE hypertable_name = 'readings'"
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def minutes(
+    conn: Connection, channels: Sequence[int], since: datetime | None
+) -> dict[int, dict[int, MinuteRecord]]:
+    """Stored windows from `since` on: channel → start in µs → row."""
+    found: dict[int, dict[int, MinuteRecord]] = {channel: {} for channel in channels}
+    for row in conn.execute(
+        """
+        SELECT channel_id, to_us(window_start), energy_uwh, export_uwh, power_min_w, power_avg_w,
+               power_max_w, readings, quality, why
+        FROM usage_1m WHERE channel_id = ANY(%s) AND window_start >= coalesce(%s, '-infinity')
+        """,
+        [list(channels), since],
+    ):
+        minute = MinuteRecord(*row)
+        found[minute.channel_id][minute.start_us] = minute
+    return found
+
+
+def gaps(
+    conn: Connection, channels: Sequence[int], since: datetime | None
+) -> dict[int, dict[tuple[int, int], GapRecord]]:
+    """Stored energy of gaps that begin at `since` or later: channel → (start, end) in µs → row."""
+    found: dict[int, dict[tuple[int, int], GapRecord]] = {channel: {} for channel in channels}
+    for row in conn.execute(
+        """
+        SELECT channel_id, to_us(start_at), to_us(end_at), energy_uwh, export_uwh, why
+        FROM gap_energy WHERE channel_id = ANY(%s) AND start_at >= coalesce(%s, '-infinity')
+        """,
+        [list(channels), since],
+    ):
+        gap = GapRecord(*row)
+        found[gap.channel_id][gap.start_us, gap.end_us] = gap
+    return found
+
+
+# A gap's energy is spread evenly in time, by cumulative rounding from its own start.
+_QUARTERS = """
+WITH part AS (
+    SELECT channel_id, date_bin('15 minutes', window_start, 'epoch') AS at,
+           energy_uwh::numeric AS import, export_uwh::numeric AS export, 1 AS windows
+    FROM usage_1m
+    WHERE channel_id = ANY(%(channels)s) AND window_start >= coalesce(%(since)s, '-infinity')
+    UNION ALL
+    SELECT g.channel_id, q.at,
+           div(g.energy_uwh::numeric * u.upto, u.width)
+               - div(g.energy_uwh::numeric * u.past, u.width),
+           div(g.export_uwh::numeric * u.upto, u.width)
+               - div(g.export_uwh::numeric * u.past, u.width),
+           0
+    FROM gap_energy AS g
+    CROSS JOIN LATERAL generate_series(date_bin('15 minutes', g.start_at, 'epoch'),
+        g.end_at - interval '1 microsecond', interval '15 minutes') AS q (at)
+    CROSS JOIN LATERAL (SELECT
+        to_us(g.end_at) - to_us(g.start_at) AS width,
+        to_us(greatest(q.at, g.start_at)) - to_us(g.start_at) AS past,
+        to_us(least(q.at + interval '15 minutes', g.end_at)) - to_us(g.start_at) AS upto) AS u
+    WHERE g.channel_id = ANY(%(channels)s) AND q.at >= coalesce(%(since)s, '-infinity')
+), wanted AS (
+    SELECT channel_id, at, sum(import) AS import, sum(export) AS export, sum(windows) AS windows
+    FROM part GROUP BY 1, 2
+), ledger AS (
+    SELECT channel_id, window_start AS at, energy_uwh, export_uwh FROM usage_15m
+    WHERE channel_id = ANY(%(channels)s) AND window_start >= coalesce(%(since)s, '-infinity')
+      AND window_start >= (SELECT coalesce(min(range_start), '-infinity')
+                           FROM timescaledb_information.chunks
+                           WHERE hypertable_name = 'usage_1m')
+)
+SELECT channel_id, at, wanted.import, wanted.export, ledger.energy_uwh, ledger.export_uwh,
+       EXISTS (SELECT FROM rollup_dirty AS d WHERE d.channel_id = coalesce(wanted.channel_id,
+               ledger.channel_id) AND d.quarter_hour = coalesce(wanted.at, ledger.at)),
+       (wanted.import, wanted.export) IS NOT DISTINCT FROM (ledger.energy_uwh, ledger.export_uwh)
+       OR (ledger.at IS NULL AND wanted.windows = 0 AND wanted.import = 0 AND wanted.export = 0)
+       OR (wanted.at IS NULL AND ledger.energy_uwh = 0 AND ledger.export_uwh = 0)
+FROM wanted FULL JOIN ledger USING (channel_id, at)
+"""
+_ROLL_UP = """
+WITH dirty AS (
+    SELECT DISTINCT d.channel_id, {period} AS at
+    FROM (SELECT channel_id, quarter_hour AS window_start FROM rollup_dirty
+          WHERE channel_id = ANY(%(channels)s)) AS d
+    JOIN channel USING (channel_id) JOIN device USING (device_id)
+), wanted AS (
+    SELECT q.channel_id, {period} AS at, sum(energy_uwh) AS import, sum(export_uwh) AS export
+    FROM usage_15m AS q JOIN channel USING (channel_id) JOIN device USING (device_id)
+    WHERE q.channel_id = ANY(%(channels)s) GROUP BY 1, 2
+), stored AS (
+    SELECT channel_id, {key} AS at, energy_uwh, export_uwh FROM {table}
+    WHERE channel_id = ANY(%(channels)s)
+)
+SELECT channel_id, at::timestamp, wanted.import, wanted.export, stored.energy_uwh,
+       stored.export_uwh,
+       EXISTS (SELECT FROM dirty WHERE dirty.channel_id = coalesce(wanted.channel_id,
+               stored.channel_id) AND dirty.at = coalesce(wanted.at, stored.at)),
+       (wanted.import, wanted.export) IS NOT DISTINCT FROM (stored.energy_uwh, stored.export_uwh)
+FROM wanted FULL JOIN stored USING (channel_id, at)
+WHERE at::timestamp >= coalesce(%(since)s::timestamptz AT TIME ZONE 'UTC', '-infinity')
+"""
+_CIVIL = "date_trunc('{}', window_start AT TIME ZONE device.zone)::date"
+ROLL_UPS = {
+    "hours": _ROLL_UP.format(
+        period="date_trunc('hour', window_start, 'UTC') AT TIME ZONE 'UTC'",
+        key="window_start AT TIME ZONE 'UTC'",
+        table="usage_1h",
+    ),
+    "days": _ROLL_UP.format(period=_CIVIL.format("day"), key="day", table="usage_1d"),
+    "weeks": _ROLL_UP.format(period=_CIVIL.format("week"), key="day", table="usage_1w"),
+    "months": _ROLL_UP.format(period=_CIVIL.format("month"), key="day", table="usage_1mo"),
+}
+"""Hours are told in UTC, the others by their civil date in the device's zone."""
+
+
+def check_sums(
+    conn: Connection,
+    check: Check,
+    channels: Mapping[int, str],
+    since: datetime | None,
+) -> None:
+    """Compare a table with the sums it should hold; `check.name` says which: `quarters`, or a
+    key of `ROLL_UPS`."""
+    query = _QUARTERS if check.name == "quarters" else ROLL_UPS[check.name]
+    for channel, at, *sums, is_dirty, is_equal in conn.execute(
+        query.encode(), {"channels": list(channels), "since": since}
+    ):
+        if is_dirty:
+            check.pending += 1
+            continue
+        check.checked += 1
+        if is_equal:
+            continue
+        wanted, stored = (_told(*sums[:2]), _told(*sums[2:]))
+        check.fail(channels[channel], at, f"stored is {stored}, its parts sum to {wanted}")
+
+
+def _told(energy: object, export: object) -> str:
+    if energy is None:
+        return "nothing"
+    return f"{energy} µWh import and {export} µWh export"
+
+
+KEYS = {
+    "readings": ("channel_id", "measured_at"),
+    "usage_1m": ("channel_id", "window_start"),
+    "gap_energy": ("channel_id", "start_at", "end_at"),
+    "usage_15m": ("channel_id", "window_start"),
+    "usage_1h": ("channel_id", "window_start"),
+    "usage_1d": ("channel_id", "day"),
+    "usage_1w": ("channel_id", "day"),
+    "usage_1mo": ("channel_id", "day"),
+}
+
+
+def check_keys(
+    conn: Connection, check: Check, channels: Mapping[int, str], since: datetime | None
+) -> None:
+    """No key twice, in any table, whatever the index says."""
+    for table, (channel, at, *rest) in KEYS.items():
+        keys = ", ".join((channel, at, *rest))
+        for channel_id, instant, count in conn.execute(
+            f"SELECT channel_id, {at}::text, count(*) FROM {table} "
+            f"WHERE channel_id = ANY(%s) AND {at} >= coalesce(%s, '-infinity'::timestamptz) "
+            f"GROUP BY {keys} HAVING count(*) > 1".encode(),
+            [list(channels), since],
+        ):
+            check.fail(channels[channel_id], instant, f"{table} has this key {count} times")
+        row = conn.execute(
+            f"SELECT count(*) FROM {table} WHERE channel_id = ANY(%s) "
+            f"AND {at} >= coalesce(%s, '-infinity'::timestamptz)".encode(),
+            [list(channels), since],
+        ).fetchone()
+        check.checked += row[0] if row else 0
+
+
+def check_log_gaps(conn: Connection, check: Check) -> None:
+    """The stream has passed over no offsets that the log no longer held."""
+    row = conn.execute("SELECT count(*) FROM stream_progress").fetchone()
+    check.checked += row[0] if row else 0
+    for topic, part, start, end, at in conn.execute(
+        "SELECT topic, part, from_offset, to_offset, noted_at FROM log_gap ORDER BY noted_at"
+    ):
+        check.fail(
+            f"{topic}[{part}]", at, f"offsets {start} to {end} were gone before they were read"
+        )
