@@ -19,6 +19,7 @@ def told() -> Iterator[None]:
     from pydantic import ValidationError
 
     from infra.household.errors import FileRefused
+    from sinks.finality import LogUnreachable, NotFinal
     from sinks.registry import AmbiguousDevice, RegistryError
 
     try:
@@ -26,7 +27,7 @@ def told() -> Iterator[None]:
     except (FileRefused, AmbiguousDevice) as error:
         _tell(str(error))
         raise typer.Exit(os.EX_DATAERR) from error
-    except (RegistryError, TimeoutError) as error:
+    except (RegistryError, NotFinal, LogUnreachable, TimeoutError) as error:
         _tell(str(error))
         raise typer.Exit(1) from error
     except ValidationError as error:

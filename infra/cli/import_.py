@@ -16,6 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from infra.household import Layout
+    from infra.household.node import Node
+    from infra.household.raw_log import RawLog
+    from infra.household.survey import Survey
     from schemas.connections import DatabaseConnection, KafkaConnection
 
 SHARD = "import"
@@ -102,31 +105,19 @@ def import_file(
 ) -> Imported:
     """Import a file and wait until its usage is final. Nothing is written if it is refused."""
     import psycopg
-    from sinks.finality import wait_final
 
     from infra.household.node import claim_node, stored_between
-    from infra.household.raw_log import RawLog, raw_headers
-    from infra.household.survey import boot_of, interval_payload, survey_file
+    from infra.household.raw_log import RawLog
+    from infra.household.survey import survey_file
 
     begun = time.monotonic()
     survey = survey_file(path, layout, zone)
     with psycopg.connect(database.url) as conn, RawLog(kafka.bootstrap) as log:
         node = claim_node(conn, name, zone.key)
         conn.commit()
-        boot = boot_of(survey.digest, node.address)
-        key = node.address.encode()
-        received_us = time.time_ns() // 1000
         with shown_bar("importing", survey.report.measured) as advance:
-            for minute in survey.minutes():
-                if minute.power_w is None:
-                    continue
-                headers = raw_headers(node.topic, received_us, SOURCE, SHARD)
-                log.write(key, interval_payload(minute, boot), headers)
-                received_us += 1
-                if minute.line % SHOWN_EVERY == 0:
-                    advance(SHOWN_EVERY)
-    with Console(stderr=True).status("waiting until the usage is final"):
-        wait_final(database.url, kafka.bootstrap, [node.address], timeout_s=timeout_s)
+            write_rows(survey, node, log, advance)
+    wait_until_final(node.address, database, kafka, timeout_s)
     with psycopg.connect(database.url) as conn:
         stored = stored_between(conn, node.address, survey.start_us, survey.end_us)
     report = survey.report
@@ -145,6 +136,46 @@ def import_file(
         file_kwh=survey.energy_uwh / 1e9,
         warnings=report.warnings,
     )
+
+
+def write_rows(
+    survey: "Survey", node: "Node", log: "RawLog", advance: Callable[[int], None]
+) -> None:
+    """Write each row that has a value to the raw log, as what the node measured then."""
+    from infra.household.raw_log import raw_headers
+    from infra.household.survey import boot_of, interval_payload
+
+    boot = boot_of(survey.digest, node.address)
+    key = node.address.encode()
+    received_us = time.time_ns() // 1000
+    waiting = 0
+    for minute in survey.minutes():
+        if minute.power_w is None:
+            continue
+        headers = raw_headers(node.topic, received_us, SOURCE, SHARD)
+        log.write(key, interval_payload(minute, boot), headers)
+        received_us += 1
+        waiting += 1
+        if waiting == SHOWN_EVERY:
+            advance(waiting)
+            waiting = 0
+    advance(waiting)
+
+
+def wait_until_final(
+    address: str, database: "DatabaseConnection", kafka: "KafkaConnection", timeout_s: float
+) -> None:
+    """Wait, and show what for. Raises NotFinal."""
+    from sinks.finality import wait_final
+
+    with Console(stderr=True).status("waiting until the usage is final") as line:
+        wait_final(
+            database.url,
+            kafka.bootstrap,
+            [address],
+            timeout_s=timeout_s,
+            progress=lambda missing: line.update(f"not final yet: {missing}"),
+        )
 
 
 def told_at(at_us: int, zone: ZoneInfo) -> str:

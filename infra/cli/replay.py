@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from infra.cli.import_ import (
     FINAL_TIMEOUT_S,
@@ -20,6 +19,8 @@ from infra.cli.import_ import (
     Timeout,
     print_warnings,
     shown_bar,
+    told_at,
+    wait_until_final,
 )
 from schemas.units import DAY_US, MINUTE_US, SECOND_US, wh_to_uwh
 
@@ -112,9 +113,7 @@ def replay_file(
 ) -> Replayed:
     """Replay a file `factor` times as fast as it was, and wait until its usage is final."""
     import psycopg
-    from sinks.finality import wait_final
 
-    from infra.cli.import_ import told_at
     from infra.household import FileRefused, FileReport, read_file
     from infra.household.mqtt_node import send_all
     from infra.household.node import claim_node, minute_uwh, stored_between
@@ -163,8 +162,7 @@ def replay_file(
             None if math.isinf(factor) else due_s,
             advance,
         )
-    with Console(stderr=True).status("waiting until the usage is final"):
-        wait_final(database.url, kafka.bootstrap, [node.address], timeout_s=timeout_s)
+    wait_until_final(node.address, database, kafka, timeout_s)
     with psycopg.connect(database.url) as conn:
         stored = stored_between(conn, node.address, start_us - 1, end_us)
     return Replayed(
