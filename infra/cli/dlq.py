@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from infra.cli.usage import instant_of
+from infra.cli.usage import LEAST_WIDTH, instant_of
 from schemas.reading import SOURCES, Source
 
 if TYPE_CHECKING:
@@ -301,4 +301,5 @@ def _print_table(found: Sequence[Refused]) -> None:
             repr(one.payload[:PREVIEW_BYTES])[2:-1],
             "replayed" if one.replayed_at else "",
         )
-    Console(markup=False).print(table if found else "nothing was refused")
+    width = max(Console().width, LEAST_WIDTH)
+    Console(width=width, markup=False).print(table if found else "nothing was refused")

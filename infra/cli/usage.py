@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sinks.registry import DeviceRow
 
 
+LEAST_WIDTH = 120
+
+
 class Bucket(StrEnum):
     MINUTE = "1m"
     QUARTER = "15m"
@@ -278,7 +281,7 @@ def _print_table(device: "DeviceRow", rows: Sequence[UsageRow]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(width=max(Console().width, LEAST_WIDTH))  # cut numbers would mislead
     if not rows:
         console.print(f"{device.name or device.address}: nothing is stored in this time yet")
         return
