@@ -149,14 +149,8 @@ _WHOLE = struct.Struct(_HEAD + "id" * len(SENT_FIELDS)).pack
 _WITHOUT_LAST = struct.Struct(_HEAD + "id" * (len(SENT_FIELDS) - 1) + "i").pack
 
 
-def load_sent(
-    conn: Connection,
-    sent: Iterable[SentReading],
-    acked: Mapping[int, int],
-    refused: Iterable[tuple[int, int]],
-) -> None:
-    """Put into temporary tables what was sent, to which `seq` each channel's readings were
-    acknowledged, and which (channel_id, seq) were refused."""
+def load_sent(conn: Connection, sent: Iterable[SentReading]) -> None:
+    """Put what was sent into a temporary table of this transaction."""
     conn.execute(_SENT_TABLE)
     with conn.cursor() as cursor, cursor.copy("COPY sent FROM STDIN (FORMAT binary)") as copy:
         copy.write(_SIGNATURE)
@@ -167,13 +161,20 @@ def load_sent(
             else:
                 copy.write(_WHOLE(*head, 8, a, 8, b, 8, c, 8, d, 8, e, 8, f, 8, g))
         copy.write(_TRAILER)
-    for table, rows in (("acked", acked.items()), ("refused_reading", refused)):
+    conn.execute("CREATE INDEX ON sent (channel_id)")
+    conn.execute("ANALYZE sent")
+
+
+def load_marks(
+    conn: Connection, acked: Iterable[tuple[int, int]], refused: Iterable[tuple[int, int]]
+) -> None:
+    """Likewise up to which (channel_id, seq) is acknowledged, and which were refused."""
+    for table, rows in (("acked", acked), ("refused_reading", refused)):
         conn.execute(_MARKS.format(table).encode())
         with conn.cursor() as cursor, cursor.copy(f"COPY {table} FROM STDIN".encode()) as copy:
             for row in rows:
                 copy.write_row(row)
-    conn.execute("CREATE INDEX ON sent (channel_id)")
-    conn.execute("ANALYZE sent, acked, refused_reading")
+        conn.execute(f"ANALYZE {table}".encode())
 
 
 _UNSENT_FIELDS = [name for name in VALUE_NAMES if name not in SENT_FIELDS]
@@ -226,7 +227,8 @@ WHERE channel_id = ANY(%(channels)s) ORDER BY 1, 2
 def account_of_sent(
     conn: Connection, account: Account, channels: Mapping[int, str], expected: Mapping[int, Energy]
 ) -> None:
-    """Add to `account` how these channels (id → name) stand. `load_sent` has filled the tables.
+    """Add to `account` how these channels (id → name) stand. `load_sent` and `load_marks`
+    have filled the tables.
 
     `expected` is the energy that each channel's registers rose by.
     """
@@ -275,7 +277,7 @@ def _account_energy(
     conn: Connection, account: Account, channels: Mapping[int, str], expected: Mapping[int, Energy]
 ) -> None:
     for channel, *sums in conn.execute(_ENERGY, {"channels": list(channels)}):
-        wanted = expected[channel]
+        wanted = expected.get(channel, Energy(0, 0))
         windows = [int(sums[i]) - wanted[i] for i in (0, 1)]
         ledger = [int(sums[2 + i]) - wanted[i] for i in (0, 1)]
         account.windows_difference_uwh += sum(map(abs, windows))
@@ -288,6 +290,18 @@ def _account_energy(
                     f"energy: {where} hold {off[0]:+d} µWh import and {off[1]:+d} µWh export "
                     "against the register",
                 )
+
+
+def other_channels(
+    conn: Connection, addresses: Sequence[str], known: Mapping[int, str]
+) -> dict[int, str]:
+    """Channels of these devices that are not known: whatever is stored of them is invented."""
+    rows = conn.execute(
+        "SELECT channel_id, address || ' ' || channel.name FROM channel JOIN device "
+        "USING (device_id) WHERE address = ANY(%s)",
+        [list(addresses)],
+    )
+    return {channel: name for channel, name in rows if channel not in known}
 
 
 def refused_positions(conn: Connection, addresses: Sequence[str]) -> list[tuple[str, int]]:
@@ -386,7 +400,7 @@ def minutes(
         """
         SELECT channel_id, to_us(window_start), energy_uwh, export_uwh, power_min_w, power_avg_w,
                power_max_w, readings, quality, why
-        FROM usage_1m WHERE channel_id = ANY(%s) AND window_start >= coalesce(%s, '-infinity')
+        FROM usage_1m WHERE channel_id = ANY(%s) AND window_start >= coalesce(%s::timestamptz, '-infinity')
         """,
         [list(channels), since],
     ):
@@ -403,7 +417,7 @@ def gaps(
     for row in conn.execute(
         """
         SELECT channel_id, to_us(start_at), to_us(end_at), energy_uwh, export_uwh, why
-        FROM gap_energy WHERE channel_id = ANY(%s) AND start_at >= coalesce(%s, '-infinity')
+        FROM gap_energy WHERE channel_id = ANY(%s) AND start_at >= coalesce(%s::timestamptz, '-infinity')
         """,
         [list(channels), since],
     ):
@@ -418,7 +432,7 @@ WITH part AS (
     SELECT channel_id, date_bin('15 minutes', window_start, 'epoch') AS at,
            energy_uwh::numeric AS import, export_uwh::numeric AS export, 1 AS windows
     FROM usage_1m
-    WHERE channel_id = ANY(%(channels)s) AND window_start >= coalesce(%(since)s, '-infinity')
+    WHERE channel_id = ANY(%(channels)s) AND window_start >= coalesce(%(since)s::timestamptz, '-infinity')
     UNION ALL
     SELECT g.channel_id, q.at,
            div(g.energy_uwh::numeric * u.upto, u.width)
@@ -433,13 +447,13 @@ WITH part AS (
         to_us(g.end_at) - to_us(g.start_at) AS width,
         to_us(greatest(q.at, g.start_at)) - to_us(g.start_at) AS past,
         to_us(least(q.at + interval '15 minutes', g.end_at)) - to_us(g.start_at) AS upto) AS u
-    WHERE g.channel_id = ANY(%(channels)s) AND q.at >= coalesce(%(since)s, '-infinity')
+    WHERE g.channel_id = ANY(%(channels)s) AND q.at >= coalesce(%(since)s::timestamptz, '-infinity')
 ), wanted AS (
     SELECT channel_id, at, sum(import) AS import, sum(export) AS export, sum(windows) AS windows
     FROM part GROUP BY 1, 2
 ), ledger AS (
     SELECT channel_id, window_start AS at, energy_uwh, export_uwh FROM usage_15m
-    WHERE channel_id = ANY(%(channels)s) AND window_start >= coalesce(%(since)s, '-infinity')
+    WHERE channel_id = ANY(%(channels)s) AND window_start >= coalesce(%(since)s::timestamptz, '-infinity')
       AND window_start >= (SELECT coalesce(min(range_start), '-infinity')
                            FROM timescaledb_information.chunks
                            WHERE hypertable_name = 'usage_1m')

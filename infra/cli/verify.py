@@ -158,8 +158,7 @@ def _compare(
     facts: "Sequence[ChannelFacts]",
     since: datetime | None,
 ) -> None:
-    from schemas.family import FAMILIES
-
+    from schemas.families import FAMILIES
     from sinks import accounting
     from streams.partition import limits_of
 

@@ -134,7 +134,7 @@ def percentile(values: list[float], part: float) -> float | None:
     if not values:
         return None
     ranked = sorted(values)
-    return ranked[max(0, -(-len(ranked) * round(part * 1000) // 1000) - 1)]
+    return round(ranked[max(0, -(-len(ranked) * round(part * 1000) // 1000) - 1)], 2)
 
 
 if __name__ == "__main__":
