@@ -22,7 +22,7 @@ from schemas.units import UWH_PER_WH
 if TYPE_CHECKING:
     import psycopg
 
-    from infra.swarm.probe import Latencies
+    from infra.swarm.probe import Latencies, Probe
     from infra.swarm.record import Header
     from infra.swarm.swarm import Counts, SwarmSettings
     from schemas.connections import DatabaseConnection, KafkaConnection, MqttConnection
@@ -203,6 +203,7 @@ def run_load(
 
     Raises NotRunning, SwarmError, NotFinal.
     """
+    from infra.swarm.probe import Probe
     from infra.swarm.swarm import SwarmSettings, new_record
 
     told: Progress = progress or (lambda text, done, total: None)
@@ -224,13 +225,19 @@ def run_load(
     )
     channels = claim_devices(database.url, settings)
     record = new_record(settings, folder or _record_folder())
-    drive = _drive(settings, record, channels, database.url, options.seconds, told)
-    begun = time.monotonic()
-    _wait_final(database.url, kafka.bootstrap, settings, told)
-    final_s = time.monotonic() - begun
+    probe = Probe(database.url)
+    try:
+        drive = _drive(settings, record, channels, probe, options.seconds, told)
+        begun = time.monotonic()
+        _wait_final(database.url, kafka.bootstrap, settings, told)
+        final_s = time.monotonic() - begun
+        latencies = probe.end()
+    except BaseException:
+        probe.kill()
+        raise
     told("accounting", 0, 0)
     account = account_for(database.url, record.path, channels, told)
-    return _report(options, settings, drive, account, record.path, final_s)
+    return _report(options, settings, drive, latencies, account, record.path, final_s)
 
 
 # ---------------------------------------------------------------- before
@@ -328,23 +335,20 @@ class Drive:
     messages_sent: int
     unacked: int
     drain_s: float
-    latencies: "Latencies"
 
 
 def _drive(
     settings: "SwarmSettings",
     record: Any,
     channels: dict[int, tuple[int, ...]],
-    database_url: str,
+    probe: "Probe",
     seconds: float,
     told: Progress,
 ) -> Drive:
     import uvloop
 
-    from infra.swarm.probe import Probe
     from infra.swarm.swarm import Swarm
 
-    probe = Probe(database_url)
     last = len(next(iter(channels.values()))) - 1
 
     def sample(node: int, seq: int, measured_us: int, left_ns: int) -> None:
@@ -379,13 +383,7 @@ def _drive(
             else:
                 told("draining", swarm.counts.acked, made)
 
-    try:
-        counts, made, sent, left, drain_s = uvloop.run(go())
-        latencies = probe.end()
-    except BaseException:
-        probe.kill()
-        raise
-    return Drive(counts, made, sent, left, drain_s, latencies)
+    return Drive(*uvloop.run(go()))
 
 
 def _wait_final(
@@ -512,6 +510,7 @@ def _report(
     options: Options,
     settings: "SwarmSettings",
     drive: Drive,
+    latencies: "Latencies",
     account: "Account",
     record: Path,
     final_s: float,
@@ -519,7 +518,7 @@ def _report(
     from infra.swarm.meters import CHANNELS
     from infra.swarm.probe import percentile
 
-    counts, latencies = drive.counts, drive.latencies
+    counts = drive.counts
     taken, off = latencies.latency_ms, latencies.error_ms
     channels = len(CHANNELS[options.phases])
     return LoadReport(
