@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -24,6 +25,13 @@ _ERRORS: dict[int | str, dict[str, object]] = {
 }
 
 
+class Api(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = problems.describe(super().openapi())
+        return self.openapi_schema
+
+
 def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
     """The application; it connects when it starts, and starts also without the database."""
     metrics = Metrics()
@@ -37,7 +45,7 @@ def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
         finally:
             await pool.close()
 
-    app = FastAPI(
+    app = Api(
         title="Meterstream",
         version=version("meterstream"),
         description="Energy from the meter to the bill: devices, readings and usage.\n\n"

@@ -146,6 +146,17 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
     )
 
 
+def describe(document: dict[str, Any]) -> dict[str, Any]:
+    """Give the errors of an OpenAPI document their media type, which FastAPI takes for JSON."""
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for status, response in operation["responses"].items():
+                content = response.get("content", {})
+                if status >= "400" and "application/json" in content:
+                    content[MEDIA_TYPE] = content.pop("application/json")
+    return document
+
+
 # ---------------------------------------------------------------- exceptions → answers
 
 

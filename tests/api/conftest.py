@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import httpx
 import psycopg
 import pytest
+import structlog
 from fastapi import FastAPI
 from psycopg import sql
 
@@ -24,6 +25,20 @@ _DATABASE = "api_tests"
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[None]:
+    """Plain lines: structlog's default draws tracebacks with every local, which takes 15 s."""
+    processors = structlog.get_config()["processors"]
+    plain = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(),
+    ]
+    structlog.configure(processors=plain)
+    yield
+    structlog.configure(processors=processors)
 
 
 @pytest.fixture(scope="session")

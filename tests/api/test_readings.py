@@ -42,7 +42,9 @@ async def walk(client: httpx.AsyncClient, query: str, between: Any = None) -> li
             between(pages)
 
 
-async def test_a_reading_shows_what_its_message_said(client: httpx.AsyncClient, rows: Any, channels):
+async def test_a_reading_shows_what_its_message_said(
+    client: httpx.AsyncClient, rows: Any, channels
+):
     rows.reading(channels["total"], T0, power_w=1250.5, import_total_wh=15234560.25)
     rows.reading(
         channels["l1"],
