@@ -49,6 +49,7 @@ DROPPED_COUNTER = "$SYS/broker/publish/messages/dropped"
 
 LINGER_MS = 5
 GATHER_S = 0.002  # wait for delivery reports; meanwhile the socket gathers the next batch
+OUTAGE_S, OUTAGE_GATHER_S = 1.5, 0.02  # ticks are confirmed each second, or Kafka is away
 IDLE_S = 0.1
 HOUSEKEEPING_S = 0.2
 TICK_S = 1.0
@@ -242,9 +243,9 @@ class Connector:
         return self._stopping or self._fatal is not None
 
     def _step(self) -> None:
-        outstanding = len(self._producer)
-        if outstanding:
-            self._producer.poll(GATHER_S)
+        if len(self._producer):
+            away = time.monotonic() - self._delivered_at > OUTAGE_S
+            self._producer.poll(OUTAGE_GATHER_S if away else GATHER_S)
             timeout_s = 0.0
         else:
             timeout_s = IDLE_S

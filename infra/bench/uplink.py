@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 CONNECTORS = ("meterstream", "stock paho")
 FEEDS = ("shelly", "homesync")
@@ -177,7 +177,10 @@ class Child:
                 raise RuntimeError(f"{name} is {seen}, not {least}: {self._said()}")
             time.sleep(0.05)
 
-    def stop(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
         self._process.terminate()
         self._process.wait(timeout=20)
         self._reader.join(timeout=5)
@@ -190,17 +193,15 @@ def measure(
 ) -> Row:
     """One run: session, queue, drain."""
     environment = _environment(mqtt_port, bootstrap, kind)
-    child = Child(connector, environment)  # leaves a session, and drains what an earlier run left
-    child.wait("connected", 1, 30)
-    time.sleep(0.5)
-    child.stop()
+    with Child(connector, environment) as child:  # leaves a session
+        child.wait("connected", 1, 30)
+        time.sleep(0.5)
     publish(mqtt_port, feed(kind, messages, devices))
     size = sum(len(payload) for _, payload in feed(kind, min(messages, 1000), devices))
-    child = Child(connector, environment)
-    cpu_s, began = child.cpu_s(), time.monotonic()
-    child.wait("acked_total", messages, 30 + messages / 2000)
-    took_s, cpu_s = time.monotonic() - began, child.cpu_s() - cpu_s
-    child.stop()
+    with Child(connector, environment) as child:
+        cpu_s, began = child.cpu_s(), time.monotonic()
+        child.wait("acked_total", messages, 30 + messages / 2000)
+        took_s, cpu_s = time.monotonic() - began, child.cpu_s() - cpu_s
     return Row(
         connector=connector,
         feed=kind,
