@@ -25,8 +25,8 @@ FROM gone g JOIN channel c USING (channel_id) JOIN device d USING (device_id)
 _QUARTERS = f"""
 INSERT INTO usage_15m AS u (channel_id, window_start, energy_uwh, export_uwh, power_min_w,
                             power_avg_w, power_max_w, readings, quality, why, complete, revision)
-SELECT t.channel_id, t.quarter_hour, m.energy + g.energy, m.export + g.export, m.low, m.mean, m.high,
-       m.readings,
+SELECT t.channel_id, t.quarter_hour, m.energy + g.energy, m.export + g.export, m.low, m.mean,
+       m.high, m.readings,
        greatest(m.quality, CASE WHEN g.minutes > 0 THEN {Quality.INTERPOLATED:d} ELSE 0 END,
                 CASE WHEN m.minutes + g.minutes < 15 THEN {Quality.GAP:d} ELSE 0 END),
        greatest(m.why, g.why,
@@ -39,8 +39,8 @@ CROSS JOIN LATERAL (
     SELECT coalesce(sum(energy_uwh), 0)::bigint AS energy,
            coalesce(sum(export_uwh), 0)::bigint AS export,
            min(power_min_w) AS low, max(power_max_w) AS high,
-           sum(power_avg_w * readings) / nullif(sum(readings) FILTER (WHERE power_avg_w IS NOT NULL), 0)
-               AS mean,
+           sum(power_avg_w * readings)
+               / nullif(sum(readings) FILTER (WHERE power_avg_w IS NOT NULL), 0) AS mean,
            coalesce(sum(readings), 0)::int AS readings, count(*) AS minutes,
            coalesce(max(quality), 0) AS quality, coalesce(max(why), 0) AS why
     FROM usage_1m
@@ -48,11 +48,12 @@ CROSS JOIN LATERAL (
       AND window_start < t.quarter_hour + interval '15 minutes'
 ) m
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(div(energy_uwh * upto, width) - div(energy_uwh * since, width)), 0)::bigint
-               AS energy,
-           coalesce(sum(div(export_uwh * upto, width) - div(export_uwh * since, width)), 0)::bigint
-               AS export,
-           coalesce(ceil(sum(upto - since) / 60000000.0), 0) AS minutes, coalesce(max(why), 0) AS why
+    SELECT coalesce(sum(div(energy_uwh * upto, width)
+                        - div(energy_uwh * since, width)), 0)::bigint AS energy,
+           coalesce(sum(div(export_uwh * upto, width)
+                        - div(export_uwh * since, width)), 0)::bigint AS export,
+           coalesce(ceil(sum(upto - since) / 60000000.0), 0) AS minutes,
+           coalesce(max(why), 0) AS why
     FROM (
         SELECT energy_uwh, export_uwh, why, to_us(end_at)::numeric - to_us(start_at) AS width,
                to_us(least(end_at, t.quarter_hour + interval '15 minutes'))::numeric
@@ -81,7 +82,8 @@ WHERE (u.energy_uwh, u.export_uwh, u.power_min_w, u.power_avg_w, u.power_max_w, 
 
 _SUMS = """coalesce(sum(energy_uwh), 0)::bigint, coalesce(sum(export_uwh), 0)::bigint,
        min(power_min_w),
-       sum(power_avg_w * readings) / nullif(sum(readings) FILTER (WHERE power_avg_w IS NOT NULL), 0),
+       sum(power_avg_w * readings)
+           / nullif(sum(readings) FILTER (WHERE power_avg_w IS NOT NULL), 0),
        max(power_max_w), coalesce(sum(readings), 0)::int, max(quality)"""
 _SET = """energy_uwh = excluded.energy_uwh, export_uwh = excluded.export_uwh,
     power_min_w = excluded.power_min_w, power_avg_w = excluded.power_avg_w,
@@ -158,7 +160,7 @@ WHERE u.channel_id = v.channel_id AND u.window_start = from_us(v.start_us)
 def unannounced_quarters(conn: psycopg.Connection[Any], most: int) -> list[UsageWindow]:
     """Complete quarter hours that `energy.usage.15m.v1` does not have yet."""
     return [
-        UsageWindow(*row[:8], Quality(row[8]), Why(row[9]), *row[10:])
+        UsageWindow(*row[:8], Quality(row[8]), Why(row[9]), *row[10:])  # type: ignore[call-arg]
         for row in conn.execute(_UNANNOUNCED, [most])
     ]
 

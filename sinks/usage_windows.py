@@ -152,7 +152,7 @@ def late_points(conn: psycopg.Connection[Any], spans: Sequence[LateSpan]) -> lis
     columns = [list(column) for column in zip(*numbered, strict=True)]
     found: list[list[Quantities]] = [[] for _ in spans]
     for n, *point in conn.execute(_LATE_POINTS, columns):
-        found[n].append(tuple(point))  # type: ignore[arg-type]
+        found[n].append(tuple(point))
     return found
 
 

@@ -248,7 +248,7 @@ def read_windows(
         return []
     columns = [list(column) for column in zip(*keys, strict=True)]
     return [
-        UsageWindow(*row[:8], Quality(row[8]), Why(row[9]), *row[10:])
+        UsageWindow(*row[:8], Quality(row[8]), Why(row[9]), *row[10:])  # type: ignore[call-arg]
         for row in conn.execute(_WINDOWS, columns)
     ]
 

@@ -49,6 +49,7 @@ def create_app(
         topic_disable_leader=True,
         table_standby_replicas=0,
         stream_wait_empty=False,
+        stream_processing_timeout=1e9,  # Faust's own alarm knows nothing of chunks that wait
         stream_buffer_maxsize=16,
         agent_supervisor="mode.CrashingSupervisor",
         broker_commit_interval=1.0,

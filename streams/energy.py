@@ -12,6 +12,7 @@ rounded once a window.
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from schemas.reading import Values
@@ -141,7 +142,7 @@ def register_segments(
 def _without_spikes(
     register: Sequence[tuple[int, int]], limits: Limits
 ) -> Sequence[tuple[int, int]]:
-    steps = [limits.plausible(a, b) for a, b in zip(register, register[1:], strict=False)]
+    steps = [limits.plausible(a, b) for a, b in pairwise(register)]
     if all(steps):
         return register
     odd = [False] * len(register)
@@ -315,7 +316,7 @@ class _Build:
         if len(inside) < 2 or inside[0][0] != start_us or inside[-1][0] != end_us:
             return None
         times = [at for at, _ in inside]
-        longest = max(b - a for a, b in zip(times, times[1:], strict=False))
+        longest = max(b - a for a, b in pairwise(times))
         if longest > self.limits.gap_limit_us:
             return None
         return _Shape(times, [power for _, power in inside if power is not None], sign)
@@ -348,7 +349,7 @@ class _Build:
         import_free = _Free([(s.start_us, s.end_us) for s in imports] + self.told)
         export_free = _Free([(s.start_us, s.end_us) for s in exports])
         tail_from = max((p.at_us for p in self.points if p.import_uwh is not None), default=None)
-        for (t1, p1), (t2, p2) in zip(self.powered, self.powered[1:], strict=False):
+        for (t1, p1), (t2, p2) in pairwise(self.powered):
             if t2 <= self.start_us or t1 >= self.end_us:
                 continue
             if t2 - t1 > self.limits.gap_limit_us or p1 is None or p2 is None:

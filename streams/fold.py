@@ -435,6 +435,7 @@ def _fold_reading(
         else:
             (work.late_rows if windows.is_before_memory(at) else work.rows).append(row)
             span = windows.insert(held)
+    windows.heard_us = partition.stream_us
     if at >= channel.wake_us:
         partition.schedule(channel)
     if span is not None:

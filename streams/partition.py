@@ -14,6 +14,7 @@ SHARD_SILENT_US = 30 * SECOND_US
 TICK_AHEAD_US = 60 * SECOND_US
 """A tick further ahead of the broker's append time is a broken clock and is ignored."""
 
+MOST_REDONE_A_TICK = 200
 REMEMBERED_PACKETS = 100_000
 _NEVER = 1 << 62
 
@@ -160,13 +161,22 @@ class Partition:
             if channel.windows.complete_until_us != before:
                 done.touched.append((channel, before))
             self.schedule(channel)
-        for channel in self.changed:
+        self._redo(done)
+        return done
+
+    def _redo(self, done: Completed) -> None:
+        """Hand out the changed spans, so many at a tick; the others wait for the next one."""
+        for n, channel in enumerate(self.changed):
+            if len(done.redo) >= MOST_REDONE_A_TICK:
+                self.changed = self.changed[n:]
+                for waiting in self.changed:
+                    waiting.stored_changes = 0  # the table forgets all at each tick
+                return
             assert channel.windows is not None
             until = channel.windows.complete_until_us
             done.redo += [(channel, span, until) for span in _disjoint(channel.changed)]
             channel.changed, channel.stored_changes = [], 0
         self.changed = []
-        return done
 
 
 def _disjoint(spans: list[Span]) -> list[Span]:

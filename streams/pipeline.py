@@ -255,7 +255,7 @@ class Pipeline:
             autocommit=True,
             connect_timeout=5,
             application_name="meterstream-worker",
-            options="-c transaction_timeout=10s",
+            options="-c transaction_timeout=60s",
         )
 
     def _storing_connection(self) -> psycopg.Connection[Any]:

@@ -50,6 +50,7 @@ def take_over(conn: psycopg.Connection[Any], part: int) -> Partition:
                 held.get(channel_id),
                 context_full=context_full,
             )
+            windows.heard_us = partition.stream_us
             channel = Channel(channel_id, name, device, windows)
             device.channels[name] = channels[channel_id] = channel
         for channel_id, start_us, end_us in conn.execute(_DIRTY, [part]):

@@ -72,6 +72,8 @@ class ChannelWindows:
 
     `complete_until_us`: every window that ends at or before it has been given out.
     `held`: the readings from there on, and enough before them to compute the next window.
+    `heard_us`: stream time when the channel was last heard of. Silence is counted from there, for
+    a backlog that is being drained is no silence, however old its readings are.
     """
 
     __slots__ = (
@@ -81,6 +83,7 @@ class ChannelWindows:
         "_last_import_us",
         "_last_interval_us",
         "complete_until_us",
+        "heard_us",
         "held",
         "limits",
     )
@@ -95,6 +98,7 @@ class ChannelWindows:
     ) -> None:
         self.limits = limits
         self.complete_until_us = complete_until_us
+        self.heard_us = 0
         self.held: list[Held] = []
         self._irregular_at = -1
         self._context_full = False
@@ -251,7 +255,10 @@ class ChannelWindows:
         last = self.held[-1][0]
         known = self._known_until_us()
         by_reading = min(_floor(known), _floor(stream_us - GRACE_US))
-        by_silence = min(_floor(stream_us - self.limits.gap_limit_us), _ceil(last))
+        patience_us = self.limits.gap_limit_us
+        if stream_us < self.heard_us + patience_us:
+            return max(by_reading, self.complete_until_us)
+        by_silence = min(_floor(stream_us - patience_us), _ceil(last))
         return max(by_reading, by_silence, self.complete_until_us)
 
     def next_due_us(self) -> int | None:
@@ -261,8 +268,9 @@ class ChannelWindows:
         """
         if not self.held or self.held[-1][0] < self.complete_until_us:
             return None
-        wait_us = GRACE_US if self.known_beyond_first_window else self.limits.gap_limit_us
-        return self.first_open_end_us + wait_us
+        if self.known_beyond_first_window:
+            return self.first_open_end_us + GRACE_US
+        return max(self.first_open_end_us, self.heard_us) + self.limits.gap_limit_us
 
     @property
     def first_open_end_us(self) -> int:
@@ -376,16 +384,16 @@ class ChannelWindows:
     def _register_at(self, column: int, part: int, i: int, at_us: int) -> int:
         """The register at a boundary: between readings i-1 and i, shaped by their power."""
         held = self.held
-        after = held[i]
+        after: tuple[Any, ...] = held[i]
         if i == 0 or after[0] == at_us:
-            return after[column]
-        before = held[i - 1]
+            return int(after[column])
+        before: tuple[Any, ...] = held[i - 1]
         t1, p1, r1, t2, p2 = before[0], before[1], before[column], after[0], after[1]
         rise = after[column] - r1
         total = trapezoid(t1, p1, t2, p2, t2)[part]
         if total == 0:
-            return r1 + rise * (at_us - t1) // (t2 - t1)
-        return r1 + rise * trapezoid(t1, p1, t2, p2, at_us)[part] // total
+            return int(r1 + rise * (at_us - t1) // (t2 - t1))
+        return int(r1 + rise * trapezoid(t1, p1, t2, p2, at_us)[part] // total)
 
     def _areas(self, i: int, j: int, start_us: int, end_us: int) -> tuple[int, int]:
         """Twice the integral of power above and below zero over one window, in mW·µs."""
