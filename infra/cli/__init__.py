@@ -11,7 +11,21 @@ import typer
 
 from infra.local.errors import StackError
 
-MODULES = ("infra.cli.stack",)
+MODULES = tuple(
+    f"infra.cli.{name}"
+    for name in (
+        "stack",
+        "run",
+        "decode",
+        "replay",
+        "import_",
+        "usage",
+        "load",
+        "verify",
+        "simulate",
+        "dlq",
+    )
+)
 
 app = typer.Typer(
     name="meterstream",

@@ -35,7 +35,7 @@ CONNECT_S = 90.0
 DRAIN_S = 120.0
 FINAL_S = 300.0
 CHANNELS_AT_ONCE = 500
-TICKS_WITHIN_S = 5.0
+TICKS_WITHIN_S = 15.0  # a worker that has just started reads its state first
 
 Progress = Callable[[str, float, float], None]
 """Called with what is being done, how far it is, and how far it goes (0: unknown)."""

@@ -113,6 +113,12 @@ OWN = (
 )
 ALL = SERVERS + OWN
 
+SIMULATOR = Program(  # of `make run` only
+    name="simulator",
+    command=(sys.executable, "-m", "infra.simulator", "--devices", "50"),
+    priority=80,
+)
+
 
 @dataclass(frozen=True)
 class Instance:

@@ -9,6 +9,7 @@ stack.wipe()                                 # stopped, and its data removed
 
 import fcntl
 import json
+import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -97,8 +98,14 @@ class Stack:
             "METERSTREAM_KAFKA_BOOTSTRAP": self.kafka_bootstrap,
             "METERSTREAM_DATABASE_URL": self.database_url,
             "METERSTREAM_API_PORT": str(self.settings.api_port),
+            "METERSTREAM_API_TOKEN_FILE": str(self.token_file),
             "METERSTREAM_STATE_DIR": str(self._state_dir),
         }
+
+    @property
+    def token_file(self) -> Path:
+        """Holds the bearer token of this stack's API; `up` makes one, for the owner's eyes only."""
+        return self._state_dir / "api-token"
 
     # ---- up and down ----
 
@@ -268,6 +275,9 @@ class Stack:
                 progress(f"preparing {one.name}")
                 servers.PREPARE[one.name](self.settings, built)
         (self._state_dir / "settings.json").write_text(json.dumps(self._own_settings()))
+        if not self.token_file.exists():
+            self.token_file.touch(mode=0o600)
+            self.token_file.write_text(secrets.token_urlsafe(48))
 
     def _supervised(self, one: Instance, built: Parts) -> Supervised:
         program = one.program
