@@ -36,7 +36,8 @@ if paho.mqtt.__version__ != PAHO_VERSION:
     )
 
 READ_BYTES = 256 * 1024
-MAX_CACHED_TOPICS = 200_000
+MAX_CACHED_TOPICS = 100_000
+MAX_CACHED_LENGTH = 512  # of a topic: longer ones are worked out each time
 PUBLISH_QOS0, PUBLISH_QOS1 = 0x30, 0x32
 DUP_BIT, RETAIN_BIT = 0x08, 0x01
 PUBACK = 0x40
@@ -221,10 +222,12 @@ class BatchClient(Client):
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _topic_of(self, name: bytes) -> str:
+        # A broker lets only UTF-8 through; should one not, the message is worth more than its name.
+        topic = name.decode("utf-8", "replace")
         if len(self._topics) >= MAX_CACHED_TOPICS:
             self._topics.clear()
-        # A broker lets only UTF-8 through; should one not, the message is worth more than its name.
-        topic = self._topics[name] = name.decode("utf-8", "replace")
+        if len(topic) <= MAX_CACHED_LENGTH:
+            self._topics[name] = topic
         return topic
 
     def _handle(self, first: int, body: bytes) -> MQTTErrorCode:

@@ -26,7 +26,13 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from structlog.typing import FilteringBoundLogger
 
 from ingest.ack_gate import AckGate, Batch
-from ingest.batch_client import BatchClient, connect_properties, pubacks, qos0_publish
+from ingest.batch_client import (
+    MAX_CACHED_LENGTH,
+    BatchClient,
+    connect_properties,
+    pubacks,
+    qos0_publish,
+)
 from ingest.batch_client import Message as BatchMessage
 from ingest.decoders.topic_table import address_of, takes_retained
 from ingest.end_to_end import EndToEnd, node_of, position_of
@@ -61,7 +67,7 @@ RECORD_EXTRA_BYTES = 2048
 UNDOUBTED_BYTES = RAW_MAX_BYTES - RECORD_EXTRA_BYTES - 2 * 65_535  # fits whatever the topic
 DLQ_MAX_BYTES = int(RAW_DLQ.config["max.message.bytes"])
 DLQ_CUT_BYTES = 64 * 1024
-MAX_ROUTES = 200_000
+MAX_ROUTES = 100_000
 
 # Kafka's word that this one message will never be taken. Anything else is not the message's fault.
 REFUSED_FOR_GOOD = frozenset(
@@ -444,9 +450,11 @@ class Connector:
         key: str | tuple[str, str] = topic if _topic_tells_address(topic) else (topic, address)
         route = self._routes.get(key)
         if route is None:
+            route = Route(topic, address, self._partitions)
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
-            route = self._routes[key] = Route(topic, address, self._partitions)
+            if len(topic) <= MAX_CACHED_LENGTH:
+                self._routes[key] = route
         return route
 
     def _received(self, messages: list[BatchMessage]) -> None:
@@ -540,9 +548,11 @@ class Connector:
             self._undelivered(work, error, message)
 
     def _delivered(self, work: Work) -> None:
-        """Kafka has the whole batch."""
-        self._delivered_at = time.monotonic()
-        self._metrics.delivered.inc(len(work.messages) - work.dropped)
+        """Kafka has the whole batch, but for what was not meant for it."""
+        delivered = len(work.messages) - work.dropped
+        if delivered:
+            self._delivered_at = time.monotonic()
+            self._metrics.delivered.inc(delivered)
         if work.positions:
             self._end_to_end.confirm(work.positions)
 
