@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.topics import RAW
 
@@ -74,20 +74,37 @@ def log_ends(kafka_bootstrap: str, topic: str = RAW.name) -> dict[int, int]:
             "log_level": 0,
         }
     )
+    until = time.monotonic() + _KAFKA_TIMEOUT_S
     try:
-        partitions = consumer.list_topics(topic, timeout=_KAFKA_TIMEOUT_S).topics[topic].partitions
-        return {
-            part: consumer.get_watermark_offsets(
-                TopicPartition(topic, part), timeout=_KAFKA_TIMEOUT_S, cached=False
-            )[1]
-            for part in sorted(partitions)
-        }
-    except (KafkaException, KeyError) as error:
-        raise LogUnreachable(
-            f"Kafka at {kafka_bootstrap} does not say where {topic} ends: {error}"
-        ) from error
+        while True:
+            try:
+                return _log_ends(consumer, topic)
+            except (KafkaException, KeyError) as error:
+                if not _passes(error) or time.monotonic() > until:
+                    raise LogUnreachable(
+                        f"Kafka at {kafka_bootstrap} does not say where {topic} ends: {error}"
+                    ) from error
+            time.sleep(_POLL_S)
     finally:
         consumer.close()
+
+
+def _log_ends(consumer: Consumer, topic: str) -> dict[int, int]:
+    partitions = consumer.list_topics(topic, timeout=_KAFKA_TIMEOUT_S).topics[topic].partitions
+    return {
+        part: consumer.get_watermark_offsets(
+            TopicPartition(topic, part), timeout=_KAFKA_TIMEOUT_S, cached=False
+        )[1]
+        for part in sorted(partitions)
+    }
+
+
+def _passes(error: Exception) -> bool:
+    """A leader is being chosen: for a moment after a topic is made, or a broker restarted."""
+    return isinstance(error, KafkaException) and error.args[0].code() in (
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+    )
 
 
 def records_behind(
