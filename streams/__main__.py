@@ -1,5 +1,6 @@
 """`python -m streams`: one stream worker."""
 
+import gc
 import time
 
 import faust
@@ -14,6 +15,7 @@ from streams.settings import WorkerSettings
 
 def main() -> None:
     configure_logs()
+    gc.set_threshold(100_000, 50, 100)  # readings are tuples by the million, none in a cycle
     log = structlog.get_logger()
     settings, database = WorkerSettings(), DatabaseConnection()
     while True:

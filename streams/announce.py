@@ -14,32 +14,14 @@ import msgspec
 import psycopg
 from confluent_kafka import KafkaError, Producer
 
+from schemas.announcements import DeviceSaid, PackedReadings, RefusedHeaders
 from schemas.device import State
-from schemas.reading import Reading
-from schemas.topics import DEVICE, RAW_DLQ, READING, USAGE_1M, RawHeader
+from schemas.topics import DEVICE, RAW, RAW_DLQ, READING, USAGE_1M
 from schemas.usage import Quality, UsageWindow, Why
 from streams.fold import Refused, Work
 from streams.partition import Device
 
 _SOURCE = b"/meterstream/streams"
-
-
-class PackedReadings(msgspec.Struct, gc=False):
-    """The readings of one device in one transaction, as on `energy.reading.v1`."""
-
-    device_id: int
-    address: str
-    readings: list[Reading]
-    home_id: str | None = None
-
-
-class DeviceSaid(msgspec.Struct, gc=False):
-    """Fields of a device's state, as on `energy.device.v1`; keep the latest of each field."""
-
-    device_id: int
-    address: str
-    states: list[State]
-    home_id: str | None = None
 
 
 class _Pending:
@@ -153,17 +135,21 @@ class Announcer:
                 self._producer.poll(0.1)
 
     def _send_refused(self, pending: _Pending, refused: Refused) -> None:
+        said = RefusedHeaders(
+            topic=RAW.name,
+            stage="decode",
+            class_name="ingest.decoders",
+            message=refused.error,
+            mqtt_topic=refused.mqtt_topic,
+            received_at=str(refused.received_us),
+            source=refused.source.name.lower(),
+            part=str(refused.part),
+            offset=str(refused.offset),
+            reason=refused.reason.value,
+        )
         headers = [
-            ("__connect.errors.topic", b"energy.raw.v1"),
-            ("__connect.errors.partition", str(refused.part).encode()),
-            ("__connect.errors.offset", str(refused.offset).encode()),
-            ("__connect.errors.stage", b"decode"),
-            ("__connect.errors.class.name", b"ingest.decoders"),
-            ("__connect.errors.exception.class.name", refused.reason.value.encode()),
-            ("__connect.errors.exception.message", refused.error.encode(errors="replace")),
-            (RawHeader.TOPIC, refused.mqtt_topic.encode(errors="replace")),
-            (RawHeader.RECEIVED_AT, str(refused.received_us).encode()),
-            (RawHeader.SOURCE, refused.source.name.lower().encode()),
+            (name, text.encode(errors="replace"))
+            for name, text in msgspec.to_builtins(said).items()
         ]
         key = refused.address.encode(errors="replace")
         self._produce(pending, RAW_DLQ.name, key, refused.payload, headers)

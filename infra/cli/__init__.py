@@ -24,6 +24,7 @@ MODULES = tuple(
         "verify",
         "simulate",
         "dlq",
+        "bench",
     )
 )
 
