@@ -65,6 +65,9 @@ CROSS JOIN LATERAL (
           AND (energy_uwh <> 0 OR export_uwh <> 0)
     ) AS parts
 ) g
+WHERE m.minutes + g.minutes > 0
+   OR EXISTS (SELECT FROM usage_15m AS known
+              WHERE known.channel_id = t.channel_id AND known.window_start = t.quarter_hour)
 ON CONFLICT (channel_id, window_start) DO UPDATE
 SET energy_uwh = excluded.energy_uwh, export_uwh = excluded.export_uwh,
     power_min_w = excluded.power_min_w, power_avg_w = excluded.power_avg_w,
