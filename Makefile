@@ -7,12 +7,13 @@ PYTHON := python3
 # The certificates this machine trusts, not only those that uv brings: there may be a proxy.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup lock run test check
+.PHONY: help setup lock run test check schemas
 
 help:
 	@echo "make run     start everything with simulated devices (SECONDS=60: for a minute)"
 	@echo "make test    run the tests, with real servers"
 	@echo "make check   style and types"
+	@echo "make schemas write docs/asyncapi.yaml and docs/schemas from schemas/"
 	@echo "make setup   the Python environment alone (.venv)"
 	@echo "make lock    resolve pyproject.toml into requirements.lock anew"
 
@@ -55,3 +56,7 @@ check: setup
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+	@.venv/bin/python -m schemas.generate --check
+
+schemas: setup
+	@.venv/bin/python -m schemas.generate

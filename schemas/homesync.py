@@ -40,6 +40,11 @@ class Ack(msgspec.Struct, gc=False):
 
 
 class Payload(msgspec.Struct, gc=False):
+    """What a node measured at `ts`, channel by channel, and the message's place in its outbox.
+
+    `ts` is Unix time in seconds, null where the node does not know it.
+    """
+
     v: int
     boot: Boot
     seq: Seq
