@@ -13,9 +13,9 @@ from schemas.decoded import Decoded, Reason, Undecodable
 from schemas.device import Event, State
 from schemas.reading import SOURCES, Clock, Reading, Source, Values
 from schemas.topics import RawHeader
-from schemas.units import DAY_US, QUARTER_US
+from schemas.units import DAY_US, MINUTE_US, QUARTER_US
 from sinks.copy_block import ReadingRow
-from sinks.usage_windows import MinuteRecord
+from sinks.usage_windows import ChannelStateRow, MinuteRecord
 from streams.energy import GapEnergy, Minute
 from streams.merge import merge
 from streams.partition import Channel, Device, Partition
@@ -175,6 +175,7 @@ class Work:
     settled: dict[int, int] = field(default_factory=dict)  # part -> `window_dirty` done up to
     changed: list[ChangedRow] = field(default_factory=list)
     touched: dict[int, tuple[int, Channel]] = field(default_factory=dict)  # with its part
+    channel_states: list[ChannelStateRow] = field(default_factory=list)  # of those, as folded
     left_quarters: set[tuple[int, int]] = field(default_factory=set)  # maybe complete only now
     readings: dict[int, tuple[Device, list[Reading]]] = field(default_factory=dict)
     chunks: Sequence[Chunk] = ()
@@ -332,7 +333,26 @@ def fold(chunks: Sequence[Chunk]) -> Work:
                 )
             channel.stored_changes = len(channel.changed)
             partition.has_stored_changes = True
+    # Taken now: the next batch is folded while this one is being stored.
+    work.channel_states = [_state_row(part, channel) for part, channel in work.touched.values()]
     return work
+
+
+def _state_row(part: int, channel: Channel) -> ChannelStateRow:
+    windows = channel.windows
+    assert windows is not None
+    held = windows.held
+    return ChannelStateRow(
+        channel.channel_id,
+        part,
+        windows.complete_until_us,
+        held[0][0] if held else windows.complete_until_us,
+        held[-1][0] if held else windows.complete_until_us - MINUTE_US,
+        windows.has_import,
+        windows.has_export,
+        windows.has_interval,
+        windows.context_full,
+    )
 
 
 def _advance(partition: Partition, expected: int) -> Advance:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import psycopg
 import structlog
 from confluent_kafka import Consumer as Watermarks
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from schemas.topics import RAW
 from sinks.errors import is_transient
@@ -230,7 +230,7 @@ class Pipeline:
         return work
 
     def _require_gap(self, part: int, read_until: int, first: int) -> None:
-        low, _ = self._watermarks.get_watermark_offsets(TopicPartition(RAW.name, part), 30)
+        low, _ = self._log_bounds(part)
         if low < first:
             self.die(
                 f"{RAW.name}[{part}] goes on at {first} where {read_until} was due, "
@@ -241,6 +241,18 @@ class Pipeline:
             part=part, from_offset=read_until, to_offset=first,
         )  # fmt: skip
         metrics.LOG_GAPS.inc(first - read_until)
+
+    def _log_bounds(self, part: int) -> tuple[int, int]:
+        """The first offset the log holds, and the one its next record will have."""
+        while True:
+            try:
+                low, high = self._watermarks.get_watermark_offsets(
+                    TopicPartition(RAW.name, part), 10
+                )
+                return low, high
+            except KafkaException as error:
+                log.warning("Kafka does not tell its offsets; asking again", error=str(error))
+                time.sleep(_FIRST_PAUSE_S)
 
     def _fold_connection(self) -> psycopg.Connection[Any]:
         if self._fold_conn is None or self._fold_conn.closed:
@@ -289,7 +301,7 @@ class Pipeline:
 
     def _take_over(self, part: int) -> Partition:
         partition: Partition = self._retried(lambda: take_over(self._storing_connection(), part))
-        _, high = self._watermarks.get_watermark_offsets(TopicPartition(RAW.name, part), 30)
+        _, high = self._log_bounds(part)
         if high < partition.next_offset:
             self.die(
                 f"{RAW.name}[{part}] ends at {high}, but {partition.next_offset} records of it "

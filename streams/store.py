@@ -7,12 +7,11 @@ import psycopg
 
 from schemas.decoded import Reason
 from schemas.topics import RAW
-from schemas.units import MINUTE_US, QUARTER_US, SECOND_US, w_to_mw, wh_to_uwh
+from schemas.units import QUARTER_US, SECOND_US, w_to_mw, wh_to_uwh
 from schemas.usage import Quality, Why
 from sinks import device_registry, progress, readings_hypertable, usage_windows
 from sinks.copy_block import BlockBuilder
 from sinks.usage_windows import (
-    ChannelStateRow,
     GapRecord,
     LateSpan,
     MinuteRecord,
@@ -21,7 +20,6 @@ from sinks.usage_windows import (
 from streams.energy import Minute, Point, minutes_of
 from streams.fold import Message, Redo, Refused, Work, refuse
 from streams.merge import merge
-from streams.partition import Channel
 from streams.recompute import affected
 
 Changed = list[tuple[MinuteRecord, int]]
@@ -177,9 +175,7 @@ class Store:
             conn,
             [(c.part, c.offset, c.channel.channel_id, *c.span) for c in work.changed],
         )
-        usage_windows.keep_channel_states(
-            conn, [_state_row(part, channel) for part, channel in work.touched.values()]
-        )
+        usage_windows.keep_channel_states(conn, work.channel_states)
         changed = new + redone
         quarters = {(row.channel_id, row.start_us // QUARTER_US * QUARTER_US) for row, _ in changed}
         for gap, _ in gaps:
@@ -253,23 +249,6 @@ def _late_span(redo: Redo) -> LateSpan:
         windows.has_import,
         windows.has_export,
         windows.has_interval,
-    )
-
-
-def _state_row(part: int, channel: Channel) -> ChannelStateRow:
-    windows = channel.windows
-    assert windows is not None
-    held = windows.held
-    return ChannelStateRow(
-        channel.channel_id,
-        part,
-        windows.complete_until_us,
-        held[0][0] if held else windows.complete_until_us,
-        held[-1][0] if held else windows.complete_until_us - MINUTE_US,
-        windows.has_import,
-        windows.has_export,
-        windows.has_interval,
-        windows.context_full,
     )
 
 
