@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,19 +146,27 @@ class Pipeline:
 
     def health(self, name: str) -> int:
         """The status of a process's `/health`; 0 when nobody answers."""
-        settings = self.stack.settings
-        port = {
-            "uplink": settings.uplink_metrics_port,
-            "worker": settings.worker_metrics_port,
-        }[name]
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+            with urllib.request.urlopen(f"{self._served_at(name)}/health", timeout=10) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             with error:
                 return error.code
         except OSError:
             return 0
+
+    def metric(self, name: str, metric: str) -> float:
+        """A number that a process tells Prometheus; 0 where it has not told it yet."""
+        with urllib.request.urlopen(f"{self._served_at(name)}/metrics", timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                told, _, number = line.rpartition(" ")
+                if told == metric:
+                    return float(number)
+        return 0.0
+
+    def _served_at(self, name: str) -> str:
+        port = getattr(self.stack.settings, f"{name}_metrics_port")
+        return f"http://127.0.0.1:{port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -392,7 +400,3 @@ def household_file(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is missing")
     return path
-
-
-def sequence(rows: Sequence[tuple[Any, ...]]) -> list[Any]:
-    return [row[0] for row in rows]
