@@ -9,7 +9,7 @@ them.
 """
 
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka.structs import ConsumerRecord
@@ -37,9 +37,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._seeks = 0
         super().__init__(*args, **kwargs)
 
-    def _forget(self, partitions: Any) -> None:
-        for tp in list(partitions):
+    def _forget(self, partitions: Iterable[TP]) -> None:
+        """An acknowledgement from before a seek says nothing of what is fetched after it."""
+        for tp in partitions:
             self._chunks.pop(tp, None)
+            self._acked.pop(tp, None)
+            self._acked_index.pop(tp, None)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await self.app.release()
@@ -48,15 +51,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         finally:
             self._forget(revoked)
 
-    async def perform_seek(self) -> None:
-        self._forget(self._chunks)
-        await super().perform_seek()
-
     async def seek_to_committed(self) -> Mapping[TP, int]:
         offsets = dict(await super().seek_to_committed())
         self._seeks += 1
         parts = [tp for tp in self.assignment() if tp.topic == RAW.name]
         ours = await self.app.positions([tp.partition for tp in parts], self._seeks)
+        self._forget(parts)
         places = {tp: ours[tp.partition] for tp in parts}
         if places:
             await self._thread.seek_wait(places)
@@ -100,13 +100,19 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         )
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        """`faust.transport.consumer.Consumer.getmany`, a chunk at a time."""
+        """`faust.transport.consumer.Consumer.getmany`, a chunk at a time.
+
+        Records fetched while a seek went on are from before it or from after it, nobody knows:
+        they are left, and sought again.
+        """
+        while not (self.flow_active or self.should_stop):
+            await self.wait(self.can_resume_flow)
         seek = self._seeks
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop:
             return
-        if not self.flow_active:
+        if not self.flow_active or seek != self._seeks:
             await self.perform_seek()
             return
         for tp, fetched in records.items():
