@@ -400,7 +400,8 @@ def minutes(
         """
         SELECT channel_id, to_us(window_start), energy_uwh, export_uwh, power_min_w, power_avg_w,
                power_max_w, readings, quality, why
-        FROM usage_1m WHERE channel_id = ANY(%s) AND window_start >= coalesce(%s::timestamptz, '-infinity')
+        FROM usage_1m WHERE channel_id = ANY(%s)
+          AND window_start >= coalesce(%s::timestamptz, '-infinity')
         """,
         [list(channels), since],
     ):
@@ -417,7 +418,8 @@ def gaps(
     for row in conn.execute(
         """
         SELECT channel_id, to_us(start_at), to_us(end_at), energy_uwh, export_uwh, why
-        FROM gap_energy WHERE channel_id = ANY(%s) AND start_at >= coalesce(%s::timestamptz, '-infinity')
+        FROM gap_energy WHERE channel_id = ANY(%s)
+          AND start_at >= coalesce(%s::timestamptz, '-infinity')
         """,
         [list(channels), since],
     ):
@@ -432,7 +434,8 @@ WITH part AS (
     SELECT channel_id, date_bin('15 minutes', window_start, 'epoch') AS at,
            energy_uwh::numeric AS import, export_uwh::numeric AS export, 1 AS windows
     FROM usage_1m
-    WHERE channel_id = ANY(%(channels)s) AND window_start >= coalesce(%(since)s::timestamptz, '-infinity')
+    WHERE channel_id = ANY(%(channels)s)
+      AND window_start >= coalesce(%(since)s::timestamptz, '-infinity')
     UNION ALL
     SELECT g.channel_id, q.at,
            div(g.energy_uwh::numeric * u.upto, u.width)
@@ -453,7 +456,8 @@ WITH part AS (
     FROM part GROUP BY 1, 2
 ), ledger AS (
     SELECT channel_id, window_start AS at, energy_uwh, export_uwh FROM usage_15m
-    WHERE channel_id = ANY(%(channels)s) AND window_start >= coalesce(%(since)s::timestamptz, '-infinity')
+    WHERE channel_id = ANY(%(channels)s)
+      AND window_start >= coalesce(%(since)s::timestamptz, '-infinity')
       AND window_start >= (SELECT coalesce(min(range_start), '-infinity')
                            FROM timescaledb_information.chunks
                            WHERE hypertable_name = 'usage_1m')

@@ -2,12 +2,13 @@
 
     python -m infra.swarm.probe <database-url>
 
-Stdin: frames (`FRAME`) of channel, measured_us and the monotonic ns at which the message left.
-While frames are outstanding, a connection that does nothing else asks for their rows every
-`PERIOD_S` (250 times a second). A latency ends when the answer that holds the row has come, so it
-is never told too short; too long by at most the time since the last question that did not find it
-was asked, which is measured too (`error_ms`). After the end of stdin the outstanding ones get
-`LAST_WAIT_S`; then one JSON line: {"latency_ms": [...], "error_ms": [...], "unseen": n}.
+Stdout: `ready`, when it can follow. Stdin: frames (`FRAME`) of channel, measured_us and the
+monotonic ns at which the message left. While frames are outstanding, a connection that does nothing
+else asks for their rows every `PERIOD_S` (250 times a second, and at most half of the time). A
+latency ends when the answer that holds the row has come, so it is never told too short; too long
+by at most the time since the last question that did not find it, which is told too (`error_ms`).
+After the end of stdin the outstanding ones get `LAST_WAIT_S`; then one JSON line:
+{"latency_ms": [...], "error_ms": [...], "unseen": n}.
 
 Its own process, because in the swarm's the thread that polls would wait for the interpreter lock,
 5 ms at a time. CLOCK_MONOTONIC is the same in all processes of a machine.
@@ -26,8 +27,10 @@ import psycopg
 
 FRAME = struct.Struct("<iqq")
 PERIOD_S = 0.004
-MOST_ASKED = 300  # of those that are outstanding, the oldest: a pipeline that lags is not slowed
+MOST_ASKED = 300  # in turn, when more are outstanding: a pipeline that lags is not slowed
 LAST_WAIT_S = 10.0
+WARM_UPS = 10  # PostgreSQL plans a prepared question anew the first five times
+READY = "ready"
 
 _QUESTION = """
 SELECT wanted.channel_id, wanted.measured_us
@@ -53,6 +56,9 @@ def watch(database_url: str, source: int) -> Latencies:
     found = Latencies([], [], 0)
     rest, ended_at = b"", 0.0
     with psycopg.connect(database_url, autocommit=True) as connection:
+        for _ in range(WARM_UPS):
+            _ask(connection, {(0, 0): 0}, {}, found)
+        print(READY, flush=True)
         while not ended_at or (waiting and time.monotonic() - ended_at < LAST_WAIT_S):
             begun = time.monotonic()
             if not ended_at:
@@ -98,6 +104,7 @@ def _ask(
     for key in keys:
         if key in waiting:
             asked[key] = asked_ns
+            waiting[key] = waiting.pop(key)  # to the end: the others have their turn
 
 
 class Probe:
@@ -110,6 +117,9 @@ class Probe:
             stdout=subprocess.PIPE,
         )
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if self._process.stdout.readline().strip() != READY.encode():
+            raise RuntimeError("the latency probe did not start; its error stands above")
         self._pipe = self._process.stdin.fileno()
         os.set_blocking(self._pipe, False)
         self.untold = 0

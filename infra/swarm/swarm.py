@@ -57,7 +57,8 @@ _PUBACK_SUCCESS = b"\x40\x02"
 _REFUSED_FROM = 0x80
 
 Sampler = Callable[[int, int, int, int], None]
-"""Told of every `sample_every`th message as it leaves: node, seq, measured_us, monotonic ns."""
+"""Told of every `sample_every`th message of a run as it leaves: node, seq, measured_us,
+monotonic ns."""
 
 
 class SwarmError(Exception):
@@ -269,7 +270,7 @@ class Swarm:
         self._background: list[asyncio.Task[None]] = []
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="swarm-record")
         self._closing = False
-        self._made = 0
+        self._sampling = 0  # of so many messages one is told to the sampler; 0: none
         self._last_us = 0
 
     # ---- life ----
@@ -328,6 +329,7 @@ class Swarm:
         start_us = max(time.time_ns() // 1000, self._last_us + 1)
         begun, cpu = time.perf_counter(), time.process_time()
         done = 0
+        self._sampling = settings.sample_every
         try:
             while done < total:
                 due = min(total, done + MOST_IN_A_ROW, int((time.perf_counter() - begun) * rate))
@@ -337,6 +339,7 @@ class Swarm:
                 self._last_us = start_us + int(done * SECOND_US / rate)
                 await asyncio.sleep(0 if behind else TICK_S)
         finally:
+            self._sampling = 0
             counts.run_s += time.perf_counter() - begun
             counts.cpu_s += time.process_time() - cpu
 
@@ -387,7 +390,7 @@ class Swarm:
         self.counts.made += 1
         if node.link is None:
             return
-        every = self.settings.sample_every
+        every = self._sampling
         if every and self._sampler is not None and self.counts.made % every == 0:
             self._sampler(node.index, seq, at_us, now_ns)
         self._send(node, node.link, now_ns / 1e9)
