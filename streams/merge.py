@@ -2,13 +2,13 @@
 
 from typing import NamedTuple
 
-import msgspec
+from msgspec.structs import astuple
 
 from schemas.reading import VALUE_NAMES, Values
 
 
 class Merged(NamedTuple):
-    """The reading that stays, and what had to give way to it (None where nothing did)."""
+    """The reading that stays, and the values that had to give way to it (None where none did)."""
 
     seq: int | None
     values: Values
@@ -20,27 +20,26 @@ def merge(old_seq: int | None, old: Values, new_seq: int | None, new: Values) ->
     """Join two readings with the same key, with the same result in either order.
 
     Absent fields are filled from the other. Where both say different things, the one with the
-    greater (seq, canonical bytes) is kept whole before the other fills its gaps, and the other is
-    the loser, to be kept aside.
+    greater seq is believed, and of equal seqs, or none, the greater value. That is decided field
+    by field: a reading put together from two would otherwise lose against one of its own parts,
+    when that is delivered again. Three that differ in their seqs and in what they say can end
+    differently in different orders: of a field that the last one lacks, its seq is not kept.
     """
-    contradicts = any(
-        a is not None and b is not None and a != b
-        for a, b in zip(msgspec.structs.astuple(old), msgspec.structs.astuple(new), strict=True)
-    )
-    first_seq, first, second_seq, second = old_seq, old, new_seq, new
-    if _rank(new_seq, new) > _rank(old_seq, old):
-        first_seq, first, second_seq, second = new_seq, new, old_seq, old
-    filled = Values(
-        **{
-            name: mine if (mine := getattr(first, name)) is not None else getattr(second, name)
-            for name in VALUE_NAMES
-        }
-    )
-    seq = first_seq if first_seq is not None else second_seq
-    if contradicts:
-        return Merged(seq, filled, second_seq, second)
-    return Merged(seq, filled)
+    kept: dict[str, float] = {}
+    lost: dict[str, float] = {}
+    old_rank, new_rank = _rank(old_seq), _rank(new_seq)
+    for name, before, after in zip(VALUE_NAMES, astuple(old), astuple(new), strict=True):
+        if before is None or after is None or before == after:
+            kept[name] = after if before is None else before
+            continue
+        kept[name], lost[name] = before, after
+        if new_rank > old_rank or (new_rank == old_rank and after > before):
+            kept[name], lost[name] = after, before
+    lower, higher = (old_seq, new_seq) if new_rank > old_rank else (new_seq, old_seq)
+    if lost:
+        return Merged(higher, Values(**kept), lower, Values(**lost))
+    return Merged(higher, Values(**kept))
 
 
-def _rank(seq: int | None, values: Values) -> tuple[int, bytes]:
-    return -1 if seq is None else seq, msgspec.json.encode(values)
+def _rank(seq: int | None) -> int:
+    return -1 if seq is None else seq

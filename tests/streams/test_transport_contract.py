@@ -140,7 +140,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.assigned = set(PARTITIONS)
-        self.position = {tp: 0 for tp in (*PARTITIONS, OTHER)}
+        self.position = dict.fromkeys((*PARTITIONS, OTHER), 0)
         self.committed: dict[TP, int] = {}
         self.next_fetch: dict[TP, int] = {}  # how many records
         self.held: asyncio.Event | None = None  # a fetch that waits with its answer,
