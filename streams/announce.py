@@ -24,6 +24,10 @@ from streams.partition import Device
 _SOURCE = b"/meterstream/streams"
 
 
+MOST_PACKED = 1000
+"""Readings of one record of `energy.reading.v1`: some 300 kB, within Kafka's usual limit."""
+
+
 class _Pending:
     """Messages of one transaction that Kafka has not confirmed yet."""
 
@@ -74,9 +78,15 @@ class Announcer:
         with self._lock:
             self._pending.append(pending)
         for device, readings in work.readings.values():
-            if readings:
-                packed = PackedReadings(device.device_id, device.address, readings, device.home_id)
-                self._send(pending, READING.name, str(device.device_id), packed)
+            key = str(device.device_id)
+            for start in range(0, len(readings), MOST_PACKED):
+                packed = PackedReadings(
+                    device.device_id,
+                    device.address,
+                    readings[start : start + MOST_PACKED],
+                    device.home_id,
+                )
+                self._send(pending, READING.name, key, packed)
         for device, states in _by_device(work):
             said = DeviceSaid(device.device_id, device.address, states, device.home_id)
             self._send(pending, DEVICE.name, str(device.device_id), said)
