@@ -314,7 +314,7 @@ def test_a_sound_ledger_passes_every_check(stack: Stack, database_url: str, ledg
     assert checks["minutes"].checked == 61
     assert checks["gap_energy"].checked == 1
     assert checks["quarters"].checked == 16
-    assert checks["hours"].checked == 5
+    assert checks["hours"].checked == 4
     assert checks["days"].checked == checks["weeks"].checked == checks["months"].checked == 1
 
 
