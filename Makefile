@@ -7,12 +7,13 @@ PYTHON := python3
 # The certificates this machine trusts, not only those that uv brings: there may be a proxy.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup lock run test check schemas
+.PHONY: help setup lock run test check schemas bench
 
 help:
 	@echo "make run     start everything with simulated devices (SECONDS=60: for a minute)"
 	@echo "make test    run the tests, with real servers"
 	@echo "make check   style and types"
+	@echo "make bench   measure each stage beside its peers, keep it in docs/benchmarks.md"
 	@echo "make schemas write docs/asyncapi.yaml and docs/schemas from schemas/"
 	@echo "make setup   the Python environment alone (.venv)"
 	@echo "make lock    resolve pyproject.toml into requirements.lock anew"
@@ -60,3 +61,6 @@ check: setup
 
 schemas: setup
 	@.venv/bin/python -m schemas.generate
+
+bench: setup
+	@.venv/bin/meterstream bench --write
