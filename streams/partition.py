@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 from schemas.families import Family
 from schemas.units import SECOND_US
 from streams.energy import GapEnergy, Limits, Minute
-from streams.windows import ChannelWindows, Span
+from streams.windows import NEVER, ChannelWindows, Span
 
 SHARD_SILENT_US = 30 * SECOND_US
 """A connector shard whose ticks are this far behind the newest is left out of stream time."""
@@ -16,7 +16,6 @@ TICK_AHEAD_US = 60 * SECOND_US
 
 MOST_REDONE_A_TICK = 200
 REMEMBERED_PACKETS = 100_000
-_NEVER = 1 << 62
 
 
 class Channel:
@@ -38,7 +37,7 @@ class Channel:
     ) -> None:
         self.channel_id, self.name, self.device = channel_id, name, device
         self.windows = windows
-        self.due_us = _NEVER
+        self.due_us = NEVER
         self.wake_us = -1  # a reading at or after this instant asks for a new due time
         self.changed: list[Span] = []
         self.stored_changes = 0  # how many of them the table `window_dirty` knows
@@ -125,12 +124,11 @@ class Partition:
         """Note when a channel's next window may be complete."""
         windows = channel.windows
         assert windows is not None
-        due_us = windows.next_due_us()
-        if due_us is None:
-            channel.due_us, channel.wake_us = _NEVER, -1
+        due = windows.due()
+        if due is None:
+            channel.due_us, channel.wake_us = NEVER, -1
             return
-        waits_for_reading = not windows.known_beyond_first_window
-        channel.wake_us = windows.first_open_end_us if waits_for_reading else _NEVER
+        due_us, channel.wake_us = due
         if due_us != channel.due_us:
             channel.due_us = due_us
             heappush(self._due, (due_us, channel.channel_id, channel))
@@ -153,7 +151,7 @@ class Partition:
             due_us, _, channel = heappop(due)
             if channel.due_us != due_us or channel.windows is None:
                 continue
-            channel.due_us = _NEVER
+            channel.due_us = NEVER
             before = channel.windows.complete_until_us
             minutes, gaps = channel.windows.complete(stream_us)
             done.minutes += [(channel, minute) for minute in minutes]

@@ -25,6 +25,7 @@ from streams.energy import (
     trapezoid,
 )
 
+NEVER = 1 << 62
 GRACE_US = 10 * SECOND_US
 """How long after its end, in stream time, a window waits for stragglers."""
 
@@ -143,35 +144,46 @@ class ChannelWindows:
 
     def append(self, reading: Held) -> Span | None:
         """Take a reading newer than all held. Returns what it changes of complete windows."""
-        at, power, imported, exported, interval = reading[:5]
         held = self.held
-        if held:
-            last = held[-1]
-            width = at - last[0]
-            limits = self.limits
-            most = limits.max_power_mw * width + _SLACK
-            if (
-                power is None
-                or last[1] is None
-                or interval is not None
-                or width > limits.gap_limit_us
-                or (imported is None) is not (last[2] is None)
-                or (exported is None) is not (last[3] is None)
-                or (imported is not None and not 0 <= (imported - last[2]) * MWUS_PER_UWH <= most)
-                or (exported is not None and not 0 <= (exported - last[3]) * MWUS_PER_UWH <= most)
-            ):
-                self._irregular_at = at
+        if not held:
             held.append(reading)
-            changed = None
-            if last[0] < self.complete_until_us or self._irregular_at > held[0][0]:
-                changed = self._changed_by(len(held) - 1)
+            if reading[1] is None or reading[4] is not None:
+                self._irregular_at = reading[0]
+            self._saw(reading)
+            return Span(reading[0], reading[0]) if reading[0] < self.complete_until_us else None
+        at, _, imported, exported, *_ = reading
+        last = held[-1]
+        held.append(reading)
+        if self._follows(last, reading):
+            if imported is not None:
+                self._last_import_us = at
+            if exported is not None:
+                self._last_export_us = at
         else:
-            held.append(reading)
-            changed = None
-            if power is None or interval is not None:
-                self._irregular_at = at
-        self._saw(reading)
-        return changed
+            self._irregular_at = at
+            self._saw(reading)
+        if last[0] < self.complete_until_us or self._irregular_at > held[0][0]:
+            return self._changed_by(len(held) - 1)
+        return None
+
+    def _follows(self, last: Held, reading: Held) -> bool:
+        """Whether a reading says the same things as the one before, soon after, and plausibly."""
+        at, power, imported, exported, interval, *_ = reading
+        before, power_before, imported_before, exported_before, *_ = last
+        if power is None or power_before is None or interval is not None:
+            return False
+        width = at - before
+        if width > self.limits.gap_limit_us:
+            return False
+        most = self.limits.max_power_mw * width + _SLACK
+        if imported is None or imported_before is None:
+            if imported is not imported_before:
+                return False
+        elif not 0 <= (imported - imported_before) * MWUS_PER_UWH <= most:
+            return False
+        if exported is None or exported_before is None:
+            return exported is exported_before
+        return bool(0 <= (exported - exported_before) * MWUS_PER_UWH <= most)
 
     def _saw(self, reading: Held) -> None:
         at = reading[0]
@@ -195,7 +207,7 @@ class ChannelWindows:
         at = reading[0]
         if self.is_before_memory(at):
             return Span(at, at)
-        i = bisect_left(held, at, key=_instant)
+        i = bisect_left(held, (at,))
         if i < len(held) and held[i][0] == at:
             held[i] = reading
         else:
@@ -205,7 +217,7 @@ class ChannelWindows:
         return self._changed_by(i)
 
     def find(self, at_us: int) -> Held | None:
-        i = bisect_left(self.held, at_us, key=_instant)
+        i = bisect_left(self.held, (at_us,))
         return self.held[i] if i < len(self.held) and self.held[i][0] == at_us else None
 
     def _changed_by(self, i: int) -> Span | None:
@@ -261,30 +273,20 @@ class ChannelWindows:
         by_silence = min(_floor(stream_us - patience_us), _ceil(last))
         return max(by_reading, by_silence, self.complete_until_us)
 
-    def next_due_us(self) -> int | None:
-        """The earliest stream time at which a window could complete without a new reading.
+    def due(self) -> tuple[int, int] | None:
+        """When a window could complete: the earliest stream time without a new reading, and the
+        instant of a reading that would make it sooner (`NEVER` where none is waited for).
 
         None when nothing is open: the newest reading lies in a complete window.
         """
-        if not self.held or self.held[-1][0] < self.complete_until_us:
-            return None
-        if self.known_beyond_first_window:
-            return self.first_open_end_us + GRACE_US
-        return max(self.first_open_end_us, self.heard_us) + self.limits.gap_limit_us
-
-    @property
-    def first_open_end_us(self) -> int:
-        """The end of the first window that is open and may have something in it."""
         held = self.held
-        i = bisect_left(held, self.complete_until_us, key=_instant)
-        first = held[i][0] if i < len(held) else self.complete_until_us
-        reach = held[i][4] if i < len(held) else None
-        return _floor(max(self.complete_until_us, first - (reach or 0))) + MINUTE_US
-
-    @property
-    def known_beyond_first_window(self) -> bool:
-        """Whether each series of the channel has a reading at or after that window's end."""
-        return self._known_until_us() >= self.first_open_end_us
+        if not held or held[-1][0] < self.complete_until_us:
+            return None
+        first = held[bisect_left(held, (self.complete_until_us,))]
+        end = _floor(max(self.complete_until_us, first[0] - (first[4] or 0))) + MINUTE_US
+        if self._known_until_us() >= end:
+            return end + GRACE_US, NEVER
+        return max(end, self.heard_us) + self.limits.gap_limit_us, end
 
     def _known_until_us(self) -> int:
         known = self.held[-1][0] if self.held else 0
@@ -312,7 +314,7 @@ class ChannelWindows:
 
     def _trim(self) -> None:
         held = self.held
-        i = bisect_left(held, self.complete_until_us, key=_instant)
+        i = bisect_left(held, (self.complete_until_us,))
         if self._irregular_at < held[0][0]:
             self._context_full = i >= REACH
             del held[: max(0, i - REACH)]
@@ -342,13 +344,13 @@ class ChannelWindows:
         held = self.held
         minutes = []
         window = start_us
-        i = bisect_left(held, window, key=_instant)
+        i = bisect_left(held, (window,))
         first = held[0][0]
         by_register = held[0][2] is not None
         by_export = held[0][3] is not None
         while window < until_us:
             end = window + MINUTE_US
-            j = bisect_left(held, end, i, key=_instant)
+            j = bisect_left(held, (end,), i)
             if j == 0:
                 window = end
                 continue
@@ -413,10 +415,6 @@ class ChannelWindows:
                 above -= up_to_start[0]
                 below -= up_to_start[1]
         return above, below
-
-
-def _instant(reading: Held) -> int:
-    return reading[0]
 
 
 def _floor(at_us: int) -> int:
