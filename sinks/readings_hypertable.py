@@ -63,14 +63,24 @@ def copy_new(
     except psycopg.errors.UniqueViolation:
         return merge_late(conn, builder, rows, merge)
     except (psycopg.DataError, psycopg.IntegrityError) as error:
-        bad = _bisect(conn, builder, list(rows))
-        raise Unstorable(bad, str(error)) from error
+        raise _unstorable(conn, builder, rows, error) from error
     return LateResult(len(rows), 0, 0)
 
 
 def _copy(conn: psycopg.Connection[Any], statement: str, block: bytes) -> None:
     with conn.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(block)
+
+
+def _unstorable(
+    conn: psycopg.Connection[Any],
+    builder: BlockBuilder,
+    rows: Sequence[ReadingRow],
+    error: psycopg.Error,
+) -> Exception:
+    """What to raise for rows that were refused: the error itself where no row is to blame."""
+    bad = _bisect(conn, builder, list(rows))
+    return Unstorable(bad, str(error)) if bad else error
 
 
 def _bisect(
@@ -93,9 +103,22 @@ def _bisect(
 def merge_late(
     conn: psycopg.Connection[Any], builder: BlockBuilder, rows: Sequence[ReadingRow], merge: Merge
 ) -> LateResult:
-    """Store readings that may be known: equal ones add nothing, others are merged by key."""
+    """Store readings that may be known: equal ones add nothing, others are merged by key.
+
+    Inside a transaction. Raises Unstorable as `copy_new` does.
+    """
     if not rows:
         return LateResult(0, 0, 0)
+    try:
+        with conn.transaction():
+            return _merge_staged(conn, builder, rows, merge)
+    except (psycopg.DataError, psycopg.IntegrityError) as error:
+        raise _unstorable(conn, builder, rows, error) from error
+
+
+def _merge_staged(
+    conn: psycopg.Connection[Any], builder: BlockBuilder, rows: Sequence[ReadingRow], merge: Merge
+) -> LateResult:
     conn.execute(_STAGE)
     conn.execute("TRUNCATE stage")
     _copy(conn, _COPY_STAGE, builder.block(rows))

@@ -256,6 +256,7 @@ def _refuse_rows(work: Work, poison: readings_hypertable.Unstorable) -> None:
     """Take rows that the database will not store out of the work and refuse their messages."""
     bad = {id(row) for row in poison.rows}
     work.rows = [row for row in work.rows if id(row) not in bad]
+    work.late_rows = [row for row in work.late_rows if id(row) not in bad]
     for row in poison.rows:
         work.refused.append(_refusal(work, row[0], row[3], str(poison)))
 
