@@ -103,11 +103,9 @@ def keep_fields(
     conn: psycopg.Connection[Any], rows: Iterable[tuple[int, str, str, Any, int, int]]
 ) -> None:
     """(device_id, channel or '', field, value, measured_us, log offset); later ones replace."""
-    with conn.cursor() as cursor:
-        cursor.executemany(
-            _KEEP_FIELDS,
-            [(d, c, name, Jsonb(value), at, offset) for d, c, name, value, at, offset in rows],
-        )
+    kept = [(d, c, name, Jsonb(value), at, offset) for d, c, name, value, at, offset in rows]
+    if kept:
+        conn.cursor().executemany(_KEEP_FIELDS, kept)
 
 
 _KEEP_EVENTS = """
@@ -121,8 +119,9 @@ def keep_events(
     conn: psycopg.Connection[Any],
     rows: Iterable[tuple[int, int, int, int, str | None, str, int, dict[str, Any]]],
 ) -> None:
-    with conn.cursor() as cursor:
-        cursor.executemany(_KEEP_EVENTS, [(*row[:7], Jsonb(row[7])) for row in rows])
+    kept = [(*row[:7], Jsonb(row[7])) for row in rows]
+    if kept:
+        conn.cursor().executemany(_KEEP_EVENTS, kept)
 
 
 _REFUSED = """
@@ -137,14 +136,12 @@ def keep_refused(
     rows: Iterable[tuple[int, int, str, str, int, int, str, str, bytes]],
 ) -> None:
     """Refused records with their original bytes. PostgreSQL's text knows no NUL: it becomes ␀."""
-    with conn.cursor() as cursor:
-        cursor.executemany(
-            _REFUSED,
-            [
-                (part, offset, _text(address), _text(topic), source, at, reason, _text(error), raw)
-                for part, offset, address, topic, source, at, reason, error, raw in rows
-            ],
-        )
+    kept = [
+        (part, offset, _text(address), _text(topic), source, at, reason, _text(error), raw)
+        for part, offset, address, topic, source, at, reason, error, raw in rows
+    ]
+    if kept:
+        conn.cursor().executemany(_REFUSED, kept)
 
 
 def _text(value: str) -> str:

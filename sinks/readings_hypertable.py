@@ -161,14 +161,11 @@ def update_merged(
     conn: psycopg.Connection[Any], rows: Iterable[tuple[int, int, int | None, Values]]
 ) -> None:
     """Replace stored readings: (channel_id, measured_us, seq, values)."""
-    with conn.cursor() as cursor:
-        cursor.executemany(
-            _UPDATE,
-            [
-                (seq, *msgspec.structs.astuple(values), channel, at)
-                for channel, at, seq, values in rows
-            ],
-        )
+    updates = [
+        (seq, *msgspec.structs.astuple(values), channel, at) for channel, at, seq, values in rows
+    ]
+    if updates:
+        conn.cursor().executemany(_UPDATE, updates)
 
 
 def store_conflicts(
@@ -176,11 +173,9 @@ def store_conflicts(
     rows: Iterable[tuple[int, int, int, int | None, Values]],
 ) -> None:
     """Keep what gave way: (channel_id, measured_us, log_offset, seq, values)."""
-    with conn.cursor() as cursor:
-        cursor.executemany(
-            _CONFLICT,
-            [
-                (channel, at, offset, seq, Jsonb(msgspec.to_builtins(values)))
-                for channel, at, offset, seq, values in rows
-            ],
-        )
+    kept = [
+        (channel, at, offset, seq, Jsonb(msgspec.to_builtins(values)))
+        for channel, at, offset, seq, values in rows
+    ]
+    if kept:
+        conn.cursor().executemany(_CONFLICT, kept)
