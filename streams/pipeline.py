@@ -43,17 +43,44 @@ class Waiting(NamedTuple):
     ack: Callable[[], Awaitable[Any]]
 
 
+class Link:
+    """A connection of one thread, opened when it is asked for.
+
+    After any error it is dropped: cut off in the middle of a pipeline, libpq neither calls it
+    broken nor ever uses it again.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
+        self._conn: psycopg.Connection[Any] | None = None
+
+    def connection(self) -> psycopg.Connection[Any]:
+        if self._conn is None:
+            self._conn = psycopg.connect(
+                self._database_url,
+                autocommit=True,
+                connect_timeout=5,
+                application_name="meterstream-worker",
+                options="-c transaction_timeout=60s",
+            )
+        return self._conn
+
+    def drop(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+
 class Pipeline:
     def __init__(
         self, *, database_url: str, bootstrap: str, most_records: int, pace_s: float
     ) -> None:
-        self._database_url, self._bootstrap = database_url, bootstrap
+        self._bootstrap = bootstrap
         self._most_records, self._pace_s = most_records, pace_s
         self._announcer = Announcer(bootstrap, self.die)
         self._folding = ThreadPoolExecutor(1, "fold")
         self._storing = ThreadPoolExecutor(1, "store")
-        self._fold_conn: psycopg.Connection[Any] | None = None
-        self._store_conn: psycopg.Connection[Any] | None = None
+        self._fold_link, self._store_link = Link(database_url), Link(database_url)
         self._store: Store | None = None
         self._watermarks = Watermarks(
             {"bootstrap.servers": bootstrap, "group.id": "meterstream-watermarks"}
@@ -224,7 +251,7 @@ class Pipeline:
             chunks.append(Chunk(partition, decode_chunk(waiting.part, records), following))
         missing = missing_channels(chunks)
         if missing:
-            self._retried(lambda: resolve(self._fold_connection(), missing, self._partitions))
+            self._retried(self._fold_link, lambda conn: resolve(conn, missing, self._partitions))
         work = fold(chunks)
         work.gaps_in_log = gaps
         return work
@@ -254,34 +281,14 @@ class Pipeline:
                 log.warning("Kafka does not tell its offsets; asking again", error=str(error))
                 time.sleep(_FIRST_PAUSE_S)
 
-    def _fold_connection(self) -> psycopg.Connection[Any]:
-        if self._fold_conn is None or self._fold_conn.closed:
-            self._fold_conn = self._connect()
-        return self._fold_conn
-
     # -- in the storing thread
 
-    def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(
-            self._database_url,
-            autocommit=True,
-            connect_timeout=5,
-            application_name="meterstream-worker",
-            options="-c transaction_timeout=60s",
-        )
-
-    def _storing_connection(self) -> psycopg.Connection[Any]:
-        if self._store_conn is None or self._store_conn.closed:
-            self._store_conn = self._connect()
-            self._store = None
-        return self._store_conn
-
-    def _retried(self, step: Callable[[], Any]) -> Any:
+    def _retried(self, link: Link, step: Callable[[psycopg.Connection[Any]], Any]) -> Any:
         """Run a step of the database's until it succeeds; outages only slow it down."""
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                result = step()
+                result = step(link.connection())
                 self.database_ok = True
                 return result
             except FencedOut as error:
@@ -293,14 +300,12 @@ class Pipeline:
                 self.database_ok = False
                 metrics.RETRIES.inc()
                 log.warning("database away; trying again", error=str(error), pause_s=pause_s)
-                for conn in (self._store_conn, self._fold_conn):
-                    if conn is not None and conn.broken:
-                        conn.close()
+                link.drop()
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _take_over(self, part: int) -> Partition:
-        partition: Partition = self._retried(lambda: take_over(self._storing_connection(), part))
+        partition: Partition = self._retried(self._store_link, lambda conn: take_over(conn, part))
         _, high = self._log_bounds(part)
         if high < partition.next_offset:
             self.die(
@@ -309,7 +314,7 @@ class Pipeline:
                 "database aside with `meterstream down --wipe`"
             )
         windows = self._retried(
-            lambda: unannounced(self._storing_connection(), part, partition.published_offset)
+            self._store_link, lambda conn: unannounced(conn, part, partition.published_offset)
         )
         self._announcer.announce(Work(), windows)
         metrics.TAKEOVERS.inc()
@@ -318,14 +323,14 @@ class Pipeline:
     def _store_and_announce(self, work: Work) -> None:
         try:
             started = time.monotonic()
-            self._retried(lambda: self._store_once(work))
+            self._retried(self._store_link, lambda conn: self._store_once(conn, work))
             metrics.TRANSACTION_S.observe(time.monotonic() - started)
             self.last_commit = time.monotonic()
             revised = work.changed_minutes[len(work.minutes) :]
             windows = fresh_windows(work)
             if revised:
                 keys = [record[:2] for record, _ in revised]
-                windows += self._retried(lambda: read_windows(self._storing_connection(), keys))
+                windows += self._retried(self._store_link, lambda conn: read_windows(conn, keys))
             self._announcer.announce(work, windows)
             _count(work)
         except Exception as error:
@@ -333,14 +338,13 @@ class Pipeline:
             self.die(f"storing failed: {error!r}")
             raise
 
-    def _store_once(self, work: Work) -> None:
-        conn = self._storing_connection()
-        if self._store is None:
+    def _store_once(self, conn: psycopg.Connection[Any], work: Work) -> None:
+        if self._store is None or self._store.conn is not conn:
             self._store = Store(conn)
         self._store.store(work, self._announcer.published)
 
     def _note(self, published: list[tuple[int, int, int]]) -> None:
-        self._retried(lambda: note_published(self._storing_connection(), RAW.name, published))
+        self._retried(self._store_link, lambda conn: note_published(conn, RAW.name, published))
         self._noted.update((part, offset) for part, _, offset in published)
 
 

@@ -62,7 +62,7 @@ class Store:
     """Stores `Work` over one connection. `published` tells how far Kafka has confirmed."""
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
-        self._conn = conn
+        self.conn = conn
         self._builder = BlockBuilder()
 
     def store(self, work: Work, published: dict[int, int]) -> None:
@@ -75,7 +75,7 @@ class Store:
                 _refuse_rows(work, poison)
 
     def _transaction(self, work: Work, published: dict[int, int]) -> None:
-        conn = self._conn
+        conn = self.conn
         with conn.transaction():
             steps = [
                 progress.Step(
@@ -100,7 +100,7 @@ class Store:
         work.changed_minutes = changed
 
     def _store_readings(self, work: Work) -> None:
-        conn, builder = self._conn, self._builder
+        conn, builder = self.conn, self._builder
         stored = readings_hypertable.copy_new(conn, builder, work.rows, merge)
         late = readings_hypertable.merge_late(conn, builder, work.late_rows, merge)
         readings_hypertable.update_merged(conn, work.merged)
@@ -109,7 +109,7 @@ class Store:
         work.stored_duplicates = stored.duplicates + late.duplicates
 
     def _store_said(self, work: Work) -> None:
-        conn = self._conn
+        conn = self.conn
         device_registry.keep_refused(
             conn,
             (
@@ -160,7 +160,7 @@ class Store:
         )
 
     def _store_windows(self, work: Work) -> Changed:
-        conn = self._conn
+        conn = self.conn
         new: Changed = [
             (minute_record(row.channel.channel_id, row.minute), row.offset) for row in work.minutes
         ]
@@ -188,7 +188,7 @@ class Store:
         """Compute complete windows anew from what is stored; give those that differ."""
         if not redos:
             return [], []
-        conn = self._conn
+        conn = self.conn
         found = usage_windows.late_points(conn, [_late_span(redo) for redo in redos])
         ranges, minutes, gaps = [], [], []
         for redo, rows in zip(redos, found, strict=True):
@@ -227,7 +227,7 @@ class Store:
             by_part.setdefault(part_of[record.channel_id], []).append(record[:2])
         ends = {a.part: a.next_offset - 1 for a in work.advances}
         for part, windows in by_part.items():
-            usage_windows.keep_announcement(self._conn, part, ends[part], windows)
+            usage_windows.keep_announcement(self.conn, part, ends[part], windows)
 
 
 def _emptied(row: MinuteRecord) -> MinuteRecord:
