@@ -1,11 +1,13 @@
 """`python -m streams`: one stream worker."""
 
 import gc
+import logging
 import time
 
 import faust
 import psycopg
 import structlog
+import uvloop
 
 from schemas.connections import DatabaseConnection, KafkaConnection
 from streams.app import create_app, hold_worker_id, serve_metrics
@@ -15,6 +17,8 @@ from streams.settings import WorkerSettings
 
 def main() -> None:
     configure_logs()
+    logging.disable(logging.INFO)  # aiokafka and mode make a debug record for every fetch
+    uvloop.install()
     gc.set_threshold(100_000, 50, 100)  # readings are tuples by the million, none in a cycle
     log = structlog.get_logger()
     settings, database = WorkerSettings(), DatabaseConnection()
