@@ -151,16 +151,15 @@ class ChannelWindows:
                 self._irregular_at = reading[0]
             self._saw(reading)
             return Span(reading[0], reading[0]) if reading[0] < self.complete_until_us else None
-        at, _, imported, exported, *_ = reading
         last = held[-1]
         held.append(reading)
         if self._follows(last, reading):
-            if imported is not None:
-                self._last_import_us = at
-            if exported is not None:
-                self._last_export_us = at
+            if reading[2] is not None:
+                self._last_import_us = reading[0]
+            if reading[3] is not None:
+                self._last_export_us = reading[0]
         else:
-            self._irregular_at = at
+            self._irregular_at = reading[0]
             self._saw(reading)
         if last[0] < self.complete_until_us or self._irregular_at > held[0][0]:
             return self._changed_by(len(held) - 1)
@@ -168,22 +167,23 @@ class ChannelWindows:
 
     def _follows(self, last: Held, reading: Held) -> bool:
         """Whether a reading says the same things as the one before, soon after, and plausibly."""
-        at, power, imported, exported, interval, *_ = reading
-        before, power_before, imported_before, exported_before, *_ = last
-        if power is None or power_before is None or interval is not None:
+        if reading[1] is None or last[1] is None or reading[4] is not None:
             return False
-        width = at - before
-        if width > self.limits.gap_limit_us:
+        limits = self.limits
+        width = reading[0] - last[0]
+        if width > limits.gap_limit_us:
             return False
-        most = self.limits.max_power_mw * width + _SLACK
-        if imported is None or imported_before is None:
-            if imported is not imported_before:
+        most = limits.max_power_mw * width + _SLACK
+        now, before = reading[2], last[2]
+        if now is None or before is None:
+            if now is not before:
                 return False
-        elif not 0 <= (imported - imported_before) * MWUS_PER_UWH <= most:
+        elif not 0 <= (now - before) * MWUS_PER_UWH <= most:
             return False
-        if exported is None or exported_before is None:
-            return exported is exported_before
-        return bool(0 <= (exported - exported_before) * MWUS_PER_UWH <= most)
+        now, before = reading[3], last[3]
+        if now is None or before is None:
+            return now is before
+        return bool(0 <= (now - before) * MWUS_PER_UWH <= most)
 
     def _saw(self, reading: Held) -> None:
         at = reading[0]
