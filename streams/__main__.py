@@ -2,15 +2,14 @@
 
 import gc
 import logging
-import time
+import threading
 
 import faust
-import psycopg
 import structlog
 import uvloop
 
 from schemas.connections import DatabaseConnection, KafkaConnection
-from streams.app import create_app, hold_worker_id, serve_metrics
+from streams.app import NameTaken, create_app, hold_worker_id, keep_worker_id, serve_metrics
 from streams.logs import configure_logs
 from streams.settings import WorkerSettings
 
@@ -22,17 +21,17 @@ def main() -> None:
     gc.set_threshold(100_000, 50, 100)  # readings are tuples by the million, none in a cycle
     log = structlog.get_logger()
     settings, database = WorkerSettings(), DatabaseConnection()
-    while True:
-        try:
-            held = hold_worker_id(database.url, settings.worker_id)
-            break
-        except psycopg.OperationalError as error:
-            log.warning("waiting for the database", error=str(error).strip())
-            time.sleep(1)
+    try:
+        held = hold_worker_id(database.url, settings.worker_id)
+    except NameTaken as error:
+        raise SystemExit(str(error)) from error
+    log.info("worker starts", worker=settings.worker_id, pid=held.info.backend_pid)
+    threading.Thread(
+        target=keep_worker_id, args=(held, database.url, settings.worker_id), daemon=True
+    ).start()
     app = create_app(settings, KafkaConnection(), database)
     if settings.metrics_port:
         serve_metrics(app.pipeline, settings.metrics_port)
-    log.info("worker starts", worker=settings.worker_id, pid=held.info.backend_pid)
     worker = faust.Worker(app, loglevel="WARN", quiet=True, redirect_stdouts=False)
     worker.execute_from_commandline()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import faust
 import psycopg
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.connections import DatabaseConnection, KafkaConnection
@@ -18,7 +19,10 @@ from streams import metrics, transport
 from streams.pipeline import Pipeline, Waiting
 from streams.settings import WorkerSettings
 
+log = structlog.get_logger()
+
 STUCK_S = 60.0
+HOLD_S = 0.5  # how soon a worker's name is held again after an outage of the database
 
 
 class App(faust.App):  # type: ignore[misc]
@@ -107,12 +111,12 @@ async def _guarded(forever: Any) -> None:
 
 
 def hold_worker_id(database_url: str, worker_id: str) -> psycopg.Connection[Any]:
-    """Hold a worker's name for as long as this process lives.
+    """Hold a worker's name, as long as the connection lasts. Waits for the database.
 
     Two processes with one group instance id would displace each other for ever.
-    Raises SystemExit when another process holds it for longer than 20 s.
+    Raises NameTaken when another process holds it for longer than 20 s.
     """
-    conn = psycopg.connect(database_url, autocommit=True, application_name=worker_id)
+    conn = _connected(database_url, worker_id)
     for _ in range(100):
         row = conn.execute(
             "SELECT pg_try_advisory_lock(hashtext('meterstream-worker'), hashtext(%s))", [worker_id]
@@ -120,10 +124,42 @@ def hold_worker_id(database_url: str, worker_id: str) -> psycopg.Connection[Any]
         if row and row[0]:
             return conn
         time.sleep(0.2)
-    raise SystemExit(
+    conn.close()
+    raise NameTaken(
         f"worker {worker_id!r} is already running on this database; "
         "give this one another number with METERSTREAM_INSTANCE"
     )
+
+
+class NameTaken(Exception):
+    """Another process holds the worker's name."""
+
+
+def _connected(database_url: str, worker_id: str) -> psycopg.Connection[Any]:
+    while True:
+        try:
+            return psycopg.connect(
+                database_url, autocommit=True, connect_timeout=5, application_name=worker_id
+            )
+        except psycopg.OperationalError as error:
+            log.warning("waiting for the database", error=str(error).strip())
+            time.sleep(HOLD_S)
+
+
+def keep_worker_id(held: psycopg.Connection[Any], database_url: str, worker_id: str) -> None:
+    """Hold the name anew whenever an outage has ended the connection; runs in a thread."""
+    while True:
+        try:
+            held.execute("SELECT 1")
+            time.sleep(HOLD_S)
+        except psycopg.OperationalError:
+            held.close()
+            try:
+                held = hold_worker_id(database_url, worker_id)
+            except NameTaken as error:
+                Pipeline.die(f"the name was lost in an outage of the database: {error}")
+            except psycopg.OperationalError:
+                continue  # it has gone away again
 
 
 def health(pipeline: Pipeline) -> tuple[bool, dict[str, object]]:

@@ -69,15 +69,18 @@ class Pipeline:
 
     def query(self, text: str, *values: object) -> list[tuple[Any, ...]]:
         """Run one statement; a connection that an outage has cut is opened anew."""
-        if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
-                self.stack.database_url, autocommit=True, connect_timeout=5
-            )
-        try:
-            return self._connection.execute(text.encode(), values).fetchall()
-        except psycopg.OperationalError:
-            self._connection.close()
-            raise
+        for attempt in (1, 2):
+            if self._connection is None or self._connection.closed:
+                self._connection = psycopg.connect(
+                    self.stack.database_url, autocommit=True, connect_timeout=5
+                )
+            try:
+                return self._connection.execute(text.encode(), values).fetchall()
+            except psycopg.OperationalError:
+                self._connection.close()
+                if attempt == 2:
+                    raise
+        raise AssertionError
 
     def value(self, text: str, *values: object) -> Any:
         ((value,),) = self.query(text, *values)
