@@ -170,29 +170,46 @@ def _produce(
             producer.poll(0.1)
 
 
-def measure_worker(stack: Stack, readings: int, timeout_s: float) -> Rate:
-    """Start a worker on the full log; its time runs from its first commit to its last."""
+def measure_workers(stack: Stack, readings: int, workers: int, timeout_s: float) -> Rate:
+    """Start workers on the full log; their time runs from the first commit to the last."""
     ends = _log_ends(stack.kafka_bootstrap)
-    environment = {**os.environ, **stack.environment(), "METERSTREAM_METRICS_PORT": "0"}
-    log = stack.log_dir / "bench-worker.log"
     with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            [sys.executable, "-m", "streams"], env=environment, stdout=output, stderr=output
-        ) as worker,
         psycopg.connect(stack.database_url, autocommit=True) as conn,
+        (stack.log_dir / "bench-worker.log").open("wb") as output,
     ):
+        for table in _STREAMED:
+            conn.execute(f"TRUNCATE {table}")
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-m", "streams"],
+                env={
+                    **os.environ,
+                    **stack.environment(),
+                    "METERSTREAM_METRICS_PORT": "0",
+                    "METERSTREAM_INSTANCE": str(number),
+                },
+                stdout=output,
+                stderr=output,
+            )
+            for number in range(workers)
+        ]
         try:
-            samples = list(_until_done(conn, ends, worker.pid, timeout_s))
+            samples = list(_until_done(conn, ends, [one.pid for one in running], timeout_s))
         finally:
-            worker.kill()
-    begun = next(i for i, sample in enumerate(samples) if sample[1] > 0)
-    first, last = samples[begun], samples[-1]
-    records = last[1] - first[1]
-    share = records / last[1]
-    seconds, cpu_s = last[0] - first[0], last[2] - first[2]
-    done = round(readings * share)
-    return Rate("meterstream, whole agent", done, seconds, cpu_s / done * 1e6)
+            for one in running:
+                one.kill()
+                one.wait()
+    first = next(sample for sample in samples if sample[1] > 0)
+    last = samples[-1]
+    done = round(readings * (last[1] - first[1]) / last[1])
+    name = "meterstream, whole agent, " + ("1 worker" if workers == 1 else f"{workers} workers")
+    return Rate(name, done, last[0] - first[0], (last[2] - first[2]) / done * 1e6)
+
+
+_STREAMED = (
+    "readings", "usage_1m", "gap_energy", "channel_state", "window_dirty", "stream_progress",
+    "announcement", "refused", "rollup_dirty",
+)  # fmt: skip
 
 
 def _log_ends(bootstrap: str) -> dict[int, int]:
@@ -207,18 +224,21 @@ def _log_ends(bootstrap: str) -> dict[int, int]:
 
 
 def _until_done(
-    conn: psycopg.Connection[tuple[int, int]], ends: dict[int, int], pid: int, timeout_s: float
+    conn: psycopg.Connection[tuple[int, int]],
+    ends: dict[int, int],
+    pids: list[int],
+    timeout_s: float,
 ) -> Iterator[tuple[float, int, float]]:
-    """(seconds, records taken, CPU seconds of the worker) until the log's end is reached."""
+    """(seconds, records taken, CPU seconds of the workers) until the log's end is reached."""
     deadline = time.monotonic() + timeout_s
     while True:
         rows = conn.execute("SELECT part, next_offset FROM stream_progress").fetchall()
         taken = sum(min(offset, ends[part]) for part, offset in rows)
-        yield time.monotonic(), taken, cpu_s(pid)
+        yield time.monotonic(), taken, sum(map(cpu_s, pids))
         if taken == sum(ends.values()):
             return
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the worker took {taken} of {sum(ends.values())} records in time")
+            raise TimeoutError(f"the workers took {taken} of {sum(ends.values())} records in time")
         time.sleep(0.1)
 
 

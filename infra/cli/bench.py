@@ -132,11 +132,13 @@ def _stream(folder: Path, readings: int, progress: Progress) -> list[Row]:
     try:
         filled = stream.fill(stack, readings, 1000, progress)
         peer = stream.measure_quix(stack, filled, progress, timeout_s=600)
-        progress("one worker on the full log")
-        own = stream.measure_worker(stack, filled, timeout_s=600)
+        own = []
+        for workers in (1, 2):
+            progress(f"the full log, workers: {workers}")
+            own.append(stream.measure_workers(stack, filled, workers, timeout_s=600))
     finally:
         stack.wipe(progress)
-    return [_rate_row("stream", rate, peer) for rate in (own, peer) if rate is not None]
+    return [_rate_row("stream", rate, peer) for rate in (*own, peer) if rate is not None]
 
 
 def _sink(folder: Path, readings: int, progress: Progress) -> list[Row]:
