@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command()(down)
     app.command()(status)
     app.command()(topics)
+    app.command()(migrate)
 
 
 def up(servers_only: ServersOnly = False, as_json: Json = False) -> None:
@@ -83,6 +84,14 @@ def topics() -> None:
     from schemas.connections import KafkaConnection
 
     create_topics(KafkaConnection().bootstrap)
+
+
+def migrate() -> None:
+    """Bring the database's tables up to date; `up` does so too."""
+    from schemas.connections import DatabaseConnection
+    from sinks import migrate as migrations
+
+    print(f"schema {migrations.migrate(DatabaseConnection().url)}")
 
 
 def settings_from_environment() -> StackSettings:
