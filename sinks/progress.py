@@ -63,12 +63,11 @@ def take_over(conn: psycopg.Connection[Any], topic: str, part: int) -> Progress:
     """
     epoch = secrets.randbits(62)
     names = {"topic": topic, "part": part, "epoch": epoch}
-    with conn.transaction():
-        conn.execute(_INSERT, names)
     while True:
         try:
             with conn.transaction():
                 conn.execute(f"SET LOCAL lock_timeout = {PREDECESSOR_WAIT_MS}")
+                conn.execute(_INSERT, names)  # waits as well for who is changing the row
                 row = conn.execute(_TAKE, names).fetchone()
             break
         except psycopg.errors.LockNotAvailable:
