@@ -17,7 +17,11 @@ class PackedReadings(msgspec.Struct, gc=False):
 
 
 class DeviceSaid(msgspec.Struct, gc=False):
-    """Fields of a device's state, as on `energy.device.v1`; keep the latest of each field."""
+    """A device's whole last known state, as on `energy.device.v1`.
+
+    The topic is compacted, so each record has every field that is known, with the instant of each:
+    a `State` for each channel and instant.
+    """
 
     device_id: int
     address: str

@@ -19,7 +19,6 @@ from schemas.device import State
 from schemas.topics import DEVICE, RAW, RAW_DLQ, READING, USAGE_1M
 from schemas.usage import Quality, UsageWindow, Why
 from streams.fold import Refused, Work
-from streams.partition import Device
 
 _SOURCE = b"/meterstream/streams"
 
@@ -72,8 +71,10 @@ class Announcer:
                 for pending in self._pending:
                     pending.offsets.pop(part, None)
 
-    def announce(self, work: Work, windows: Sequence[UsageWindow]) -> None:
-        """Publish what `work` changed."""
+    def announce(
+        self, work: Work, windows: Sequence[UsageWindow], said: Sequence[DeviceSaid] = ()
+    ) -> None:
+        """Publish what `work` changed, with windows and whole device states as they are stored."""
         pending = _Pending({a.part: a.next_offset for a in work.advances})
         with self._lock:
             self._pending.append(pending)
@@ -87,9 +88,8 @@ class Announcer:
                     device.home_id,
                 )
                 self._send(pending, READING.name, key, packed)
-        for device, states in _by_device(work):
-            said = DeviceSaid(device.device_id, device.address, states, device.home_id)
-            self._send(pending, DEVICE.name, str(device.device_id), said)
+        for device_state in said:
+            self._send(pending, DEVICE.name, str(device_state.device_id), device_state)
         for refused in work.refused:
             self._send_refused(pending, refused)
         for window in windows:
@@ -183,10 +183,23 @@ class Announcer:
 _JSON = (("ce_source", _SOURCE), ("content-type", b"application/json"))
 
 
-def _by_device(work: Work) -> list[tuple[Device, list[State]]]:
-    found: dict[int, tuple[Device, list[State]]] = {}
-    for change in work.states:
-        found.setdefault(change.device.device_id, (change.device, []))[1].append(change.state)
+_STATES = """
+SELECT s.device_id, d.address, d.home_id, nullif(s.channel, ''), to_us(s.measured_at),
+       jsonb_object_agg(s.field, s.value)
+FROM device_state s JOIN device d USING (device_id)
+WHERE s.device_id = ANY(%s)
+GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 5, 4
+"""
+
+
+def read_states(conn: psycopg.Connection[Any], work: Work) -> list[DeviceSaid]:
+    """The whole stored state of every device that `work` changed a field of."""
+    found: dict[int, DeviceSaid] = {}
+    ids = sorted({change.device.device_id for change in work.states})
+    if ids:
+        for device_id, address, home_id, channel, at_us, fields in conn.execute(_STATES, [ids]):
+            said = found.setdefault(device_id, DeviceSaid(device_id, address, [], home_id))
+            said.states.append(State(at_us, fields, channel))
     return list(found.values())
 
 

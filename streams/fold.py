@@ -180,6 +180,7 @@ class Work:
     readings: dict[int, tuple[Device, list[Reading]]] = field(default_factory=dict)
     chunks: Sequence[Chunk] = ()
     changed_minutes: list[tuple[MinuteRecord, int]] = field(default_factory=list)  # once stored
+    stored_before: bool = False  # the answer to an earlier COMMIT was lost
     stored: int = 0
     stored_duplicates: int = 0
     records: int = 0

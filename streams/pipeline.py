@@ -21,7 +21,7 @@ from schemas.topics import RAW
 from sinks.errors import is_transient
 from sinks.progress import FencedOut, note_published
 from streams import metrics
-from streams.announce import Announcer, fresh_windows, read_windows, unannounced
+from streams.announce import Announcer, fresh_windows, read_states, read_windows, unannounced
 from streams.fold import Chunk, Work, decode_chunk, fold, missing_channels
 from streams.partition import Partition
 from streams.store import Store
@@ -324,6 +324,8 @@ class Pipeline:
         try:
             started = time.monotonic()
             self._retried(self._store_link, lambda conn: self._store_once(conn, work))
+            if work.stored_before:
+                self.die("the answer to a COMMIT was lost; the next start announces what it stored")
             metrics.TRANSACTION_S.observe(time.monotonic() - started)
             self.last_commit = time.monotonic()
             revised = work.changed_minutes[len(work.minutes) :]
@@ -331,7 +333,8 @@ class Pipeline:
             if revised:
                 keys = [record[:2] for record, _ in revised]
                 windows += self._retried(self._store_link, lambda conn: read_windows(conn, keys))
-            self._announcer.announce(work, windows)
+            said = self._retried(self._store_link, lambda conn: read_states(conn, work))
+            self._announcer.announce(work, windows, said)
             _count(work)
         except Exception as error:
             log.critical("store failed", exc_info=True)

@@ -90,6 +90,7 @@ class Store:
                 for a in work.advances
             ]
             if not progress.advance(conn, RAW.name, steps):
+                work.stored_before = True
                 return
             for part, start, end in work.gaps_in_log:
                 progress.note_log_gap(conn, RAW.name, part, start, end)
