@@ -40,7 +40,8 @@ def _touched(points: Sequence[Point], span: Span, limits: Limits) -> tuple[int, 
     stored = [p for p in points if p[4] is not None]
     i = bisect_left(stored, span.start_us, key=_instant)
     j = bisect_right(stored, span.end_us, key=_instant)
-    low = min([low, *(p[0] - (p[4] or 0) for p in stored[max(0, i - 1) : j])])
+    # The next one counts only from the end of the last of them, wherever it begins.
+    low = min([low, *(p[0] - (p[4] or 0) for p in stored[max(0, i - 1) : j + 1])])
     high = max([high, *(p[0] for p in stored[j : j + 1])])
     return low - low % MINUTE_US, high - high % MINUTE_US + MINUTE_US
 

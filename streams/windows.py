@@ -226,7 +226,7 @@ class ChannelWindows:
         reading = held[i]
         at = start = reading[0]
         if reading[4] is not None:
-            start = at - reading[4]
+            start = min(at - reading[4], self._next_interval_start(i))
         if reading[1] is not None:
             start = min(start, self._power_before(i))
         for column in (2, 3):
@@ -235,6 +235,14 @@ class ChannelWindows:
         if start >= self.complete_until_us:
             return None
         return Span(start, min(at, self.complete_until_us - 1))
+
+    def _next_interval_start(self, i: int) -> int:
+        """Where the interval after index `i` begins, which counts from index `i` on only."""
+        held = self.held
+        for k in range(i + 1, len(held)):
+            if held[k][4] is not None:
+                return int(held[k][0] - held[k][4])
+        return int(held[i][0])
 
     def _power_before(self, i: int) -> int:
         """The instant of the power reading that index `i` is integrated from, else its own."""

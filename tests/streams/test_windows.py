@@ -226,6 +226,23 @@ def test_stored_minutes_count_where_no_register_speaks():
     assert [m.energy_uwh for m in whole(trace)[0][:2]] == [1_000_000, 2_500_000]
 
 
+def test_an_interval_that_ends_inside_a_later_one_takes_its_energy_from_complete_windows():
+    # [5308.5 ------------------- 5398.5)  90 s: complete until 5340
+    #             [5362.5 - 5392.5)        then these 30 s come: the 90 count from 5392.5 only
+    later = point(5398.5, interval_s=90, interval_import_wh=12.9)
+    earlier = point(5392.5, interval_s=30, interval_import_wh=57.8)
+    table = run([later, earlier], {0: 5661})
+    minutes, _ = whole([earlier, later])
+    assert [table.minutes[k] for k in sorted(table.minutes)] == minutes
+    # an hour, and a minute in its middle
+    later = point(7200, interval_s=3600, interval_import_wh=60)
+    earlier = point(5400, interval_s=60, interval_import_wh=1)
+    table = run([later, earlier], {0: 7600})
+    minutes, _ = whole([earlier, later])
+    assert [table.minutes[k] for k in sorted(table.minutes)] == minutes
+    assert sum(m.energy_uwh for m in minutes) == 31_000_000
+
+
 def test_a_window_waits_ten_seconds_for_stragglers_and_for_a_reading_after_its_end():
     windows = ChannelWindows(LIMITS, T0)
     for i in range(12):

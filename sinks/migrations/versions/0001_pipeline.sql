@@ -261,6 +261,7 @@ CREATE FUNCTION touched_by(
 ) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     found timestamptz;
+    begins timestamptz;
 BEGIN
     low := start_at - gap;
     high := end_at + gap;
@@ -297,9 +298,11 @@ BEGIN
         WHERE channel_id = channel AND measured_at < start_at AND interval_s IS NOT NULL
         ORDER BY measured_at DESC LIMIT 1;
         low := least(low, found);
-        SELECT measured_at INTO found FROM readings
+        SELECT measured_at, measured_at - interval_s * interval '1 second' INTO found, begins
+        FROM readings
         WHERE channel_id = channel AND measured_at > end_at AND interval_s IS NOT NULL
         ORDER BY measured_at LIMIT 1;
+        low := least(low, begins);
         high := greatest(high, found);
     END IF;
     low := date_trunc('minute', low);
