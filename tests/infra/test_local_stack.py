@@ -259,8 +259,11 @@ def test_our_processes_find_the_stack_in_their_environment(empty: StackSettings,
             f"postgresql://meterstream@127.0.0.1:{settings.database_port}/meterstream"
         ),
         "METERSTREAM_API_PORT": str(settings.api_port),
+        "METERSTREAM_API_TOKEN_FILE": str(running.token_file),
         "METERSTREAM_STATE_DIR": str(settings.state_dir),
     }
+    assert running.token_file.stat().st_mode & 0o777 == 0o600
+    assert len(running.token_file.read_text()) >= 43  # 256 bits
 
 
 def test_programs_join_a_stack_that_runs(empty: StackSettings, probe: Program):
