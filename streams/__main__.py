@@ -6,7 +6,6 @@ import threading
 
 import faust
 import structlog
-import uvloop
 
 from schemas.connections import DatabaseConnection, KafkaConnection
 from streams.app import NameTaken, create_app, hold_worker_id, keep_worker_id, serve_metrics
@@ -17,7 +16,6 @@ from streams.settings import WorkerSettings
 def main() -> None:
     configure_logs()
     logging.disable(logging.INFO)  # aiokafka and mode make a debug record for every fetch
-    uvloop.install()
     gc.set_threshold(100_000, 50, 100)  # readings are tuples by the million, none in a cycle
     log = structlog.get_logger()
     settings, database = WorkerSettings(), DatabaseConnection()
