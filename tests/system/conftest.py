@@ -33,7 +33,7 @@ from sinks.finality import log_ends, records_behind, wait_final
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 DATA = PROJECT_ROOT.parent / "shared" / "data" / "household"
-LOG_LINES = 40
+LOG_LINES = 20
 LONGEST_S = 120.0  # for what takes a second on a quiet machine
 
 # `meterstream`, also while another room's commands are not in its table yet.
@@ -406,8 +406,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     funcargs = getattr(item, "funcargs", {})
     if report.failed and isinstance(one := funcargs.get("pipeline"), Pipeline):
         for log in sorted(one.stack.log_dir.glob("*.log")):
-            lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-            report.sections.append((log.name, "\n".join(line[:1000] for line in lines)))
+            lines = log.read_text(errors="replace").splitlines()
+            own = [line[:300] for line in lines if not line.startswith("%")]  # not librdkafka's
+            report.sections.append((log.name, "\n".join(own[-LOG_LINES:])))
     return report
 
 
