@@ -94,6 +94,10 @@ def create_app(
         await _guarded(app.pipeline.note_published())
 
     @app.task  # type: ignore[untyped-decorator]
+    async def watch() -> None:
+        await _guarded(app.pipeline.watch())
+
+    @app.task  # type: ignore[untyped-decorator]
     async def serve_delivery_reports() -> None:
         threading.Thread(target=app.pipeline.poll_forever, daemon=True, name="reports").start()
 

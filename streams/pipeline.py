@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 EXIT_FENCED = 70
 MOST_QUEUED = 40_000
+STUCK_S = 120.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 10.0
 
 
@@ -171,6 +172,29 @@ class Pipeline:
             if published:
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._storing, self._note, published)
+
+    async def watch(self) -> None:
+        """End a worker that is alive but no longer takes what the log holds.
+
+        Faust and aiokafka have ways to stop fetching without an error (`no-loss.md` §2.6); a
+        start takes seconds.
+        """
+        while True:
+            await asyncio.sleep(STUCK_S / 4)
+            idle_s = time.monotonic() - self.last_commit
+            if idle_s < STUCK_S or not self.database_ok or not self._partitions:
+                continue
+            loop = asyncio.get_running_loop()
+            behind = await loop.run_in_executor(None, self._is_behind)  # waits while Kafka is away
+            await asyncio.sleep(STUCK_S / 8)
+            if behind and time.monotonic() - self.last_commit >= STUCK_S:
+                self.die(f"nothing was stored for {idle_s:.0f} s though the log goes on")
+
+    def _is_behind(self) -> bool:
+        return any(
+            self._log_bounds(part)[1] > partition.next_offset
+            for part, partition in list(self._partitions.items())
+        )
 
     def poll_forever(self) -> None:
         """Serve delivery reports; runs in a thread of its own."""

@@ -76,10 +76,23 @@ def watch(database_url: str, source: int) -> Latencies:
                         waiting[key] = asked[key] = left_ns
                     rest = rest[whole:]
             if waiting:
-                _ask(connection, waiting, asked, found)
+                try:
+                    _ask(connection, waiting, asked, found)
+                except psycopg.OperationalError:  # killed under the load: that is what it is for
+                    connection = _reconnected(connection, database_url)
             took = time.monotonic() - begun
             time.sleep(max(PERIOD_S - took, took))
     found.unseen = len(waiting)
+    return found
+
+
+def _reconnected(connection: psycopg.Connection[Any], database_url: str) -> psycopg.Connection[Any]:
+    """A new connection, or the broken one once more while the database is away."""
+    try:
+        found = psycopg.connect(database_url, autocommit=True, connect_timeout=5)
+    except psycopg.OperationalError:
+        return connection
+    connection.close()
     return found
 
 
