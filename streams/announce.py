@@ -8,7 +8,7 @@ crash. Consumers keep the highest revision of a key.
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import psycopg
@@ -34,11 +34,6 @@ class _Pending:
 
     def __init__(self, offsets: dict[int, int]) -> None:
         self.offsets, self.left, self.sealed = offsets, 0, False
-
-
-class Confirmed(NamedTuple):
-    part: int
-    offset: int
 
 
 class Announcer:

@@ -88,7 +88,6 @@ class Partition:
     ) -> None:
         self.part, self.epoch = part, epoch
         self.next_offset, self.published_offset = next_offset, published_offset
-        self.announce_until = next_offset  # records before it are stored, but not announced
         self.stream_us, self.ticks = stream_us, ticks
         self.devices: dict[str, Device] = {}
         self.changed: list[Channel] = []

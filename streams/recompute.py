@@ -9,11 +9,9 @@ steps; `fetch_bounds` is its rule over a list.
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from schemas.units import DAY_US, MINUTE_US
+from schemas.units import MINUTE_US
 from streams.energy import REACH, Limits, Point
 from streams.windows import Span
-
-LONGEST_INTERVAL_US = DAY_US
 
 
 def fetch_bounds(points: Sequence[Point], span: Span, limits: Limits) -> tuple[int, int]:

@@ -131,10 +131,6 @@ class ChannelWindows:
         return at_us < self.held[0][0] and at_us < self.complete_until_us and self._context_full
 
     @property
-    def last_us(self) -> int | None:
-        return self.held[-1][0] if self.held else None
-
-    @property
     def has_import(self) -> bool:
         return self._last_import_us is not None
 
