@@ -8,7 +8,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,28 +17,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.loads.accounting import Progress, account_for, claim_devices
 from schemas.units import UWH_PER_WH
 
 if TYPE_CHECKING:
     import psycopg
 
     from infra.swarm.probe import Latencies, Probe
-    from infra.swarm.record import Header
     from infra.swarm.swarm import Counts, SwarmSettings
     from schemas.connections import DatabaseConnection, KafkaConnection, MqttConnection
-    from sinks.accounting import Account, Energy, SentReading
+    from sinks.accounting import Account
 
 MOST_DEVICES = 19_000
 LONGEST_SILENCE_S = 240.0  # below the gap limit of homesync nodes, 300 s
 SAMPLES_PER_S = 100.0
 CONNECT_S = 90.0
-DRAIN_S = 120.0
+DRAIN_S = 600.0  # after ten minutes without Kafka
 FINAL_S = 300.0
-CHANNELS_AT_ONCE = 500
 TICKS_WITHIN_S = 15.0  # a worker that has just started reads its state first
-
-Progress = Callable[[str, float, float], None]
-"""Called with what is being done, how far it is, and how far it goes (0: unknown)."""
 
 Devices = Annotated[int, typer.Option("--devices", min=1, max=MOST_DEVICES)]
 Rate = Annotated[float, typer.Option("--rate", help="Messages a second, of all devices together.")]
@@ -281,42 +277,6 @@ def _next_offsets(conn: "psycopg.Connection[Any]") -> list[tuple[Any, ...]]:
     return conn.execute("SELECT part, next_offset FROM stream_progress ORDER BY 1").fetchall()
 
 
-def claim_devices(database_url: str, settings: "SwarmSettings") -> dict[int, tuple[int, ...]]:
-    """Register the swarm's devices as claimed, and their channels: node → channel ids."""
-    import psycopg
-
-    from infra.swarm.meters import CHANNELS
-
-    names = CHANNELS[settings.phases]
-    addresses = [settings.address(node) for node in range(settings.devices)]
-    with psycopg.connect(database_url) as conn:
-        conn.execute(
-            """
-            INSERT INTO device (address, family, home_id, claimed_at)
-            SELECT address, 'homesync', %s, now() FROM unnest(%s::text[]) AS a (address)
-            ORDER BY address
-            """,
-            [settings.home, addresses],
-        )
-        conn.execute(
-            """
-            INSERT INTO channel (device_id, name)
-            SELECT device_id, n.name FROM device CROSS JOIN unnest(%s::text[]) AS n (name)
-            WHERE home_id = %s ORDER BY device_id, n.name
-            """,
-            [list(names), settings.home],
-        )
-        rows = conn.execute(
-            "SELECT channel_id, address, channel.name FROM channel JOIN device USING (device_id) "
-            "WHERE home_id = %s",
-            [settings.home],
-        ).fetchall()
-    ids = {(address, name): channel_id for channel_id, address, name in rows}
-    return {
-        node: tuple(ids[address, name] for name in names) for node, address in enumerate(addresses)
-    }
-
-
 def _record_folder() -> Path:
     from infra.local.settings import StackSettings
 
@@ -402,108 +362,6 @@ def _wait_final(
 
 
 # ---------------------------------------------------------------- after
-
-
-@dataclass
-class _Truth:
-    """What a record says, folded: watermarks and registers of each node."""
-
-    acked: dict[int, int]
-    first: dict[int, tuple[int, ...]]
-    last: dict[int, tuple[int, ...]]
-
-
-def account_for(
-    database_url: str,
-    record: Path,
-    channels: dict[int, tuple[int, ...]],
-    told: Progress | None = None,
-) -> "Account":
-    """Compare a swarm's record with the database."""
-    import psycopg
-
-    from infra.swarm import swarm
-    from infra.swarm.meters import CHANNELS
-    from infra.swarm.record import read_header
-    from sinks import accounting
-
-    header = read_header(record)
-    names = CHANNELS[header.phases]
-    truth = _Truth({}, {}, {})
-    account = accounting.Account()
-    with psycopg.connect(database_url) as conn:
-        conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        conn.execute("SET timezone = 'UTC'")
-        conn.commit()
-        with conn.transaction():
-            by_address = {swarm.address(header.home, node): node for node in channels}
-            refused = [
-                (channel, seq)
-                for address, seq in accounting.refused_positions(conn, list(by_address))
-                for channel in channels[by_address[address]]
-            ]
-            sent = list_sent(record, header, channels, truth)
-            accounting.load_sent(conn, sent)
-            acked = [
-                (channel, seq) for node, seq in truth.acked.items() for channel in channels[node]
-            ]
-            accounting.load_marks(conn, acked, refused)
-            labels = {
-                channel: f"{swarm.address(header.home, node)} {name}"
-                for node, ids in channels.items()
-                for channel, name in zip(ids, names, strict=True)
-            }
-            labels |= accounting.other_channels(conn, list(by_address), labels)
-            expected = _expected(truth, channels)
-            every = list(labels)
-            for at in range(0, len(every), CHANNELS_AT_ONCE):
-                part = {channel: labels[channel] for channel in every[at : at + CHANNELS_AT_ONCE]}
-                accounting.account_of_sent(conn, account, part, expected)
-                if told is not None:
-                    told("accounting", at + len(part), len(every))
-    return account
-
-
-def list_sent(
-    record: Path, header: "Header", channels: dict[int, tuple[int, ...]], truth: _Truth
-) -> "Iterator[SentReading]":
-    """The readings of a record; `truth` is complete when the last has been taken."""
-    from infra.swarm.meters import FIELDS, values_of
-    from infra.swarm.record import Acked, read
-    from sinks.accounting import SentReading
-
-    width = len(FIELDS)
-    for frame in read(record):
-        if isinstance(frame, Acked):
-            truth.acked[frame.node] = max(frame.seq, truth.acked.get(frame.node, 0))
-            continue
-        truth.first.setdefault(frame.node, frame.numbers)
-        truth.last[frame.node] = frame.numbers
-        for i, channel in enumerate(channels[frame.node]):
-            yield SentReading(
-                channel,
-                frame.measured_us,
-                frame.seq,
-                values_of(frame.numbers[i * width : (i + 1) * width]),
-            )
-
-
-def _expected(truth: _Truth, channels: dict[int, tuple[int, ...]]) -> "dict[int, Energy]":
-    from infra.swarm.meters import FIELDS
-    from sinks.accounting import Energy
-
-    width = len(FIELDS)
-    imported, exported = FIELDS.index("import_total_wh"), FIELDS.index("export_total_wh")
-    expected: dict[int, Energy] = {}
-    for node, ids in channels.items():
-        first, last = truth.first.get(node), truth.last.get(node)
-        for i, channel in enumerate(ids):
-            rise = [
-                0 if first is None or last is None else last[at] - first[at]
-                for at in (i * width + imported, i * width + exported)
-            ]
-            expected[channel] = Energy(*rise)
-    return expected
 
 
 def _report(

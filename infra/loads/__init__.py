@@ -1,0 +1,1 @@
+"""Loads of simulated nodes: driving them, and what became of each of their readings."""
