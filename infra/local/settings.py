@@ -42,7 +42,7 @@ class StackSettings(BaseSettings):
         """Settings of a private stack: free ports, data under `state_dir`, the shared parts."""
         singles = [name for name in cls.model_fields if name.endswith("_port")]
         singles.remove("worker_metrics_port")
-        first = _free_block(len(singles) + MAX_WORKERS)
+        first = free_block(len(singles) + MAX_WORKERS)
         ports = {name: first + index for index, name in enumerate(singles)}
         return cls.model_validate(
             {
@@ -69,8 +69,8 @@ def is_free(port: int) -> bool:
         return True
 
 
-def _free_block(length: int) -> int:
-    """The first of `length` free ports in a row."""
+def free_block(length: int) -> int:
+    """The first of `length` free ports in a row, below those of outgoing connections."""
     chance = random.Random(os.urandom(8))
     for _ in range(1000):
         first = chance.randrange(_FREE_PORTS.start, _FREE_PORTS.stop - length)

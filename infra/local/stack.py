@@ -11,7 +11,7 @@ import fcntl
 import json
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,10 +61,20 @@ def silent(_text: str) -> None:
 
 
 class Stack:
-    """The local stack of some settings; making one starts nothing."""
+    """The local stack of some settings; making one starts nothing.
 
-    def __init__(self, settings: StackSettings, programs: Sequence[Program] = ALL) -> None:
+    `environments` has what single processes find in their environment in place of, or beside, the
+    stack's addresses.
+    """
+
+    def __init__(
+        self,
+        settings: StackSettings,
+        programs: Sequence[Program] = ALL,
+        environments: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
         self.settings = settings
+        self._environments = environments or {}
         self._programs = tuple(programs)
         self._known = (*ALL, *(program for program in programs if program not in ALL))
         self._state_dir = settings.state_dir.absolute()
@@ -303,6 +313,7 @@ class Stack:
             environment={
                 **self.environment(),
                 **one.environment(self.settings),
+                **self._environments.get(one.name, {}),
                 "PYTHONUNBUFFERED": "1",
             },
             priority=program.priority,
