@@ -1,0 +1,1 @@
+"""Faults on purpose: what the pipeline must survive, and losses that the accounting must see."""
