@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from infra.swarm.record import Header
+    from infra.swarm.record import Header, Sent
     from infra.swarm.swarm import SwarmSettings
     from sinks.accounting import Account, Energy, SentReading
 
@@ -54,11 +54,11 @@ def claim_devices(database_url: str, settings: "SwarmSettings") -> dict[int, tup
 
 @dataclass
 class _Truth:
-    """What a record says, folded: watermarks and registers of each node."""
+    """What a record says, folded: watermarks, first and last reading of each node."""
 
     acked: dict[int, int]
-    first: dict[int, tuple[int, ...]]
-    last: dict[int, tuple[int, ...]]
+    first: "dict[int, Sent]"
+    last: "dict[int, Sent]"
 
 
 def account_for(
@@ -129,8 +129,8 @@ def list_sent(
         if isinstance(frame, Acked):
             truth.acked[frame.node] = max(frame.seq, truth.acked.get(frame.node, 0))
             continue
-        truth.first.setdefault(frame.node, frame.numbers)
-        truth.last[frame.node] = frame.numbers
+        truth.first.setdefault(frame.node, frame)
+        truth.last[frame.node] = frame
         for i, channel in enumerate(channels[frame.node]):
             yield SentReading(
                 channel,
@@ -141,18 +141,12 @@ def list_sent(
 
 
 def _expected(truth: _Truth, channels: dict[int, tuple[int, ...]]) -> "dict[int, Energy]":
-    from infra.swarm.meters import FIELDS
+    """The energy that the meters counted, whatever their registers show since a reset."""
     from sinks.accounting import Energy
 
-    width = len(FIELDS)
-    imported, exported = FIELDS.index("import_total_wh"), FIELDS.index("export_total_wh")
-    expected: dict[int, Energy] = {}
-    for node, ids in channels.items():
-        first, last = truth.first.get(node), truth.last.get(node)
-        for i, channel in enumerate(ids):
-            rise = [
-                0 if first is None or last is None else last[at] - first[at]
-                for at in (i * width + imported, i * width + exported)
-            ]
-            expected[channel] = Energy(*rise)
+    expected = {channel: Energy(0, 0) for ids in channels.values() for channel in ids}
+    for node, first in truth.first.items():
+        registers = zip(first.registers_uwh(), truth.last[node].registers_uwh(), strict=True)
+        for channel, (before, after) in zip(channels[node], registers, strict=True):
+            expected[channel] = Energy(after[0] - before[0], after[1] - before[1])
     return expected

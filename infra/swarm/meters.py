@@ -28,100 +28,187 @@ FIELDS = (
 ABSENT = -1
 """In the place of the export register of a meter that has none."""
 
+ROLLS_OVER_AT_UWH = 10_000 * 10**9
+"""The first reading that a register of 9,999.99 kWh cannot show."""
+
 _MOST_MW = 6_000_000
 _SOLAR_EVERY = 4  # of so many nodes one has panels, and an export register
+_NEVER = 1 << 80
 
-_MOODS = 4_093
-_STEP_MW = 200_000
+_LOADS_EACH_WAY = 4_096
+_LONGEST_STEP = 255  # in the table of loads: some 400 W
+_Load = tuple[int, int, int, int, int, bytes]
 
 
-def _moods() -> list[tuple[int, int, int, int, bytes]]:
-    """Ready-made mains: (mV, mHz, power factor in ‰, mV times ‰, their text)."""
-    chance = Random("mains")
-    moods = []
-    for _ in range(_MOODS):
+def _current_ma(power_mw: int, voltage_mv: int, factor_permille: int) -> int:
+    return abs(power_mw) * 1_000_000 // (voltage_mv * factor_permille)
+
+
+def _load_text(power: int, voltage: int, current: int, frequency: int, factor: int) -> bytes:
+    return (
+        b'"power_w":%b%d.%03d,"current_a":%d.%03d,"voltage_v":%d.%03d,'
+        b'"frequency_hz":%d.%03d,"power_factor":%d.%03d,"import_total_wh":'
+        % (
+            b"-" if power < 0 else b"",
+            *divmod(abs(power), 1_000),
+            *divmod(current, 1_000),
+            *divmod(voltage, 1_000),
+            *divmod(frequency, 1_000),
+            *divmod(factor, 1_000),
+        )
+    )
+
+
+def _loads() -> list[_Load]:
+    """Ready-made instants by rising power: mW, mV, mA, mHz, power factor in ‰, and their text.
+
+    The text is most of a payload, and to format it most of a reading's cost.
+    """
+    chance = Random("loads")
+    powers = sorted(chance.randrange(-_MOST_MW, 0) for _ in range(_LOADS_EACH_WAY))
+    powers += sorted(chance.randrange(0, _MOST_MW) for _ in range(_LOADS_EACH_WAY))
+    loads = []
+    for power in powers:
         voltage = chance.randrange(218_000, 242_000)
         frequency = chance.randrange(49_900, 50_100)
         factor = chance.randrange(600, 1_001)
-        text = b'"voltage_v":%.3f,"frequency_hz":%.3f,"power_factor":%.3f' % (
-            voltage / 1e3,
-            frequency / 1e3,
-            factor / 1e3,
-        )
-        moods.append((voltage, frequency, factor, voltage * factor, text))
-    return moods
+        current = _current_ma(power, voltage, factor)
+        text = _load_text(power, voltage, current, frequency, factor)
+        loads.append((power, voltage, current, frequency, factor, text))
+    return loads
 
 
-_MAINS = _moods()
+_LOADS = _loads()
+_NO_POWER, _LAST = _LOADS_EACH_WAY, 2 * _LOADS_EACH_WAY - 1
 
 
 class Meter:
-    """The meter of node `index`. Everything follows from `chance`."""
+    """The meter of node `index`. Everything follows from `chance`.
 
-    __slots__ = ("_export", "_import", "_last_us", "_names", "_powers", "_random", "_solar")
+    `hidden_uwh` is what the registers have been through and no longer show, by resets and
+    rollovers: import and export of each channel in turn. `jumps` counts these.
+    """
+
+    __slots__ = (
+        "_export",
+        "_import",
+        "_last_us",
+        "_lowest",
+        "_names",
+        "_places",
+        "_random",
+        "_rolls_over_at",
+        "_solar",
+        "hidden_uwh",
+        "jumps",
+    )
 
     def __init__(self, index: int, phases: int, chance: Random) -> None:
-        self._names = [name.encode() for name in CHANNELS[phases]]
+        self._names = [b'"%b":{' % name.encode() for name in CHANNELS[phases]]
         self._solar = index % _SOLAR_EVERY == _SOLAR_EVERY - 1
+        self._lowest = 0 if self._solar else _NO_POWER
         self._random = chance.getrandbits
-        self._powers = [chance.randrange(_MOST_MW) for _ in range(phases)]
+        self._places = [chance.randrange(self._lowest, _LAST) for _ in range(phases)]
         start = [chance.randrange(10**12, 2 * 10**13) for _ in self._names]
         self._import = [uwh * MWUS_PER_UWH for uwh in start]  # mW·µs
         self._export = [uwh * MWUS_PER_UWH // 3 for uwh in start]
+        self._rolls_over_at = _NEVER
         self._last_us: int | None = None
+        self.hidden_uwh = [0] * (2 * len(start))
+        self.jumps = 0
 
     def read(self, at_us: int) -> tuple[list[int], bytes]:
         """The numbers of all channels in a row, and the payload from `"ts"` to its end."""
         elapsed = 0 if self._last_us is None else at_us - self._last_us
         self._last_us = at_us
-        solar, imports, names = self._solar, self._import, self._names
+        solar, imports, names, places = self._solar, self._import, self._names, self._places
         chance = self._random(60)
-        powers = []
-        for power in self._powers:
-            power += chance % (2 * _STEP_MW + 1) - _STEP_MW
-            chance >>= 7
-            if power > _MOST_MW:
-                power = 2 * _MOST_MW - power
-            elif power < 0 and not solar:
-                power = -power
-            elif power < -_MOST_MW:
-                power = -2 * _MOST_MW - power
-            powers.append(power)
-        self._powers = powers
+        lowest = self._lowest
+        for i, place in enumerate(places):
+            place += (chance & 511) % (2 * _LONGEST_STEP + 1) - _LONGEST_STEP
+            chance >>= 9
+            if place > _LAST:
+                place = 2 * _LAST - place
+            elif place < lowest:
+                place = 2 * lowest - place
+            places[i] = place
+        loads = [_LOADS[place] for place in places]
         if len(names) > 1:
-            powers = [sum(powers), *powers]
+            loads.insert(0, _sum(loads, chance))
         numbers: list[int] = []
         parts: list[bytes] = []
-        for i, power in enumerate(powers):
-            voltage, frequency, factor, product, mains = _MAINS[(chance + i * 1_009) % _MOODS]
+        for i, (power, voltage, current, frequency, factor, text) in enumerate(loads):
             if power >= 0:
-                sign, size = b"", power
                 imports[i] += power * elapsed
             else:
-                sign, size = b"-", -power
-                self._export[i] += size * elapsed
-            current = size * 1_000_000 // product
+                self._export[i] -= power * elapsed
             imported = imports[i] // MWUS_PER_UWH
-            part = b'"%b":{"power_w":%b%d.%03d,"current_a":%d.%03d,%b,"import_total_wh":%d.%06d' % (
-                names[i],
-                sign,
-                size // 1_000,
-                size % 1_000,
-                current // 1_000,
-                current % 1_000,
-                mains,
-                imported // 1_000_000,
-                imported % 1_000_000,
-            )
+            if imported >= self._rolls_over_at:
+                imported -= self._hide(imports, i, 2 * i, ROLLS_OVER_AT_UWH)
             if solar:
                 exported = self._export[i] // MWUS_PER_UWH
-                part += b',"export_total_wh":%d.%06d' % divmod(exported, 1_000_000)
+                parts.append(
+                    b'%b%b%d.%06d,"export_total_wh":%d.%06d'
+                    % (
+                        names[i],
+                        text,
+                        imported // 1_000_000,
+                        imported % 1_000_000,
+                        exported // 1_000_000,
+                        exported % 1_000_000,
+                    )
+                )
             else:
                 exported = ABSENT
-            parts.append(part)
+                parts.append(
+                    b"%b%b%d.%06d" % (names[i], text, imported // 1_000_000, imported % 1_000_000)
+                )
             numbers += (power, voltage, current, frequency, factor, imported, exported)
-        seconds, micros = divmod(at_us, 1_000_000)
-        return numbers, b'"ts":%d.%06d,"channels":{%b}}}' % (seconds, micros, b"},".join(parts))
+        return numbers, b'"ts":%d.%06d,"channels":{%b}}}' % (
+            at_us // 1_000_000,
+            at_us % 1_000_000,
+            b"},".join(parts),
+        )
+
+    # ---- registers that do not only rise
+
+    def reset(self) -> bool:
+        """Begin all registers anew at 0, just after the last reading.
+
+        False, and nothing done, if one has less than `LEAST_RESET_UWH`: nobody could tell the
+        reset from a rise.
+        """
+        registers = [self._import, self._export] if self._solar else [self._import]
+        whole = [[one // MWUS_PER_UWH for one in register] for register in registers]
+        if min(map(min, whole)) < LEAST_RESET_UWH:
+            return False
+        for first, (register, counts) in enumerate(zip(registers, whole, strict=True)):
+            for i, uwh in enumerate(counts):
+                self._hide(register, i, 2 * i + first, uwh)
+        return True
+
+    def roll_over_soon(self, within_uwh: int) -> None:
+        """Let the import registers stand so little before their rollover, and roll over."""
+        self._rolls_over_at = ROLLS_OVER_AT_UWH
+        self._import = [(ROLLS_OVER_AT_UWH - within_uwh) * MWUS_PER_UWH for _ in self._import]
+
+    def _hide(self, register: list[int], i: int, at: int, uwh: int) -> int:
+        register[i] -= uwh * MWUS_PER_UWH
+        self.hidden_uwh[at] += uwh
+        self.jumps += 1
+        return uwh
+
+
+LEAST_RESET_UWH = 10**9  # 1 kWh
+
+
+def _sum(phases: list[_Load], chance: int) -> _Load:
+    """The load of all phases together: their power, and mains of its own."""
+    power = sum(phase[0] for phase in phases)
+    _, voltage, _, frequency, factor, _ = _LOADS[chance % len(_LOADS)]
+    current = _current_ma(power, voltage, factor)
+    text = _load_text(power, voltage, current, frequency, factor)
+    return power, voltage, current, frequency, factor, text
 
 
 def values_of(numbers: Sequence[int]) -> tuple[float | None, ...]:

@@ -51,6 +51,18 @@ class Outbox:
         held = self.held
         return [(seq, held[seq - first]) for seq in range(start, stop)]
 
+    def take_newest(self, now: float) -> bool:
+        """Whether the newest reading is the one to send now; then it counts as sent."""
+        seq = self.first + len(self.held) - 1
+        if self.next_seq != seq or seq - self.first >= MOST_IN_FLIGHT:
+            return False
+        if seq == self.first:
+            self._since = now
+        self.next_seq = seq + 1
+        if seq >= self.sent_until:
+            self.sent_until = seq + 1
+        return True
+
     def acknowledged(self, seq: int, now: float) -> int:
         """Strike everything up to and with `seq`. Returns how many readings that were.
 

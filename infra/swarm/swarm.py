@@ -13,6 +13,7 @@ is believed: heard, written to the record, fsynced.
 
 import asyncio
 import contextlib
+import heapq
 import resource
 import socket
 import time
@@ -24,18 +25,17 @@ from random import Random
 from types import TracebackType
 from typing import Literal, Self
 
-import msgspec
-
 from infra.swarm import wire
+from infra.swarm.link import Link, packet_id_of
 from infra.swarm.meters import Meter
+from infra.swarm.oddities import PLAIN, SOON_S, Behaviour, Prefix, Whims
 from infra.swarm.outbox import FalseAck, Outbox
 from infra.swarm.record import Header, Record
-from schemas.homesync import VERSION, Ack, ack_topic, telemetry_topic
+from schemas.homesync import VERSION, ack_topic, telemetry_topic
 from schemas.units import MINUTE_US, SECOND_US
 
 Believe = Literal["ack", "puback"]
 
-KEEPALIVE_S = 60
 PING_AFTER_S = 25.0
 CONNECTING_AT_ONCE = 128
 CONNECT_TIMEOUT_S = 15.0
@@ -48,13 +48,10 @@ SWEEP_S = 0.5
 POLL_TICK_S = 0.005
 SHORTEST_POLL_S = 0.1
 POLLS_PER_S = 4_000
-MOST_RECEIVED = 64 * 1024
 COMMIT_S = 0.02
 IDLE_COMMITS = 10  # without acknowledgements to believe, the record is written so much less often
 
-_decode_ack = msgspec.json.Decoder(Ack).decode
-_PUBACK_SUCCESS = b"\x40\x02"
-_REFUSED_FROM = 0x80
+DUPLICATES_FROM = 32_000  # packet ids of duplicates are so far from those in flight
 
 Sampler = Callable[[int, int, int, int], None]
 """Told of every `sample_every`th message of a run as it leaves: node, seq, measured_us,
@@ -80,6 +77,7 @@ class SwarmSettings:
     username: str | None = None
     password: str | None = None
     sample_every: int = 0
+    behaviour: Behaviour = PLAIN
 
     def header(self) -> Header:
         return Header(self.home, self.devices, self.phases, self.seed, self.believe)
@@ -100,6 +98,10 @@ class Counts:
     false_acks: int = 0
     connections: int = 0
     connection_losses: int = 0
+    silences: int = 0
+    duplicates: int = 0
+    out_of_order: int = 0
+    register_jumps: int = 0  # resets and rollovers
     run_s: float = 0.0
     cpu_s: float = 0.0
 
@@ -121,15 +123,19 @@ class Node:
         "body_head",
         "boot",
         "index",
+        "jumps",
         "link",
         "meter",
+        "name",
         "outbox",
+        "prefix",
         "topic",
+        "whims",
         "written_at",
     )
 
     def __init__(self, settings: SwarmSettings, index: int, chance: Random) -> None:
-        name = node_name(index)
+        self.name = name = node_name(index)
         self.index = index
         self.boot = f"{chance.getrandbits(32):08x}"
         self.topic = wire.text(telemetry_topic(settings.home, name))
@@ -137,118 +143,15 @@ class Node:
         self.body_head = b'{"v":%d,"boot":"%b",' % (VERSION, self.boot.encode())
         self.meter = Meter(index, settings.phases, chance)
         self.outbox = Outbox()
+        self.whims: Whims | None = None
+        if behaviour := settings.behaviour:
+            whim = Random(f"{settings.seed}/{index}/whims")
+            self.whims = Whims(behaviour, whim, self.meter)
+        self.prefix = Prefix()
+        self.jumps = 0  # of the meter, as far as they are written down
         self.link: Link | None = None
         self.attempts = 0
         self.written_at = 0.0
-
-
-class Link(asyncio.Protocol):
-    """One connection of a node. It is the node's `link` from CONNACK until it is lost."""
-
-    __slots__ = (
-        "_node",
-        "_rest",
-        "_sock",
-        "_swarm",
-        "next_puback",
-        "opened",
-        "sent_until",
-        "transport",
-    )
-
-    def __init__(self, swarm: "Swarm", node: Node, sock: socket.socket) -> None:
-        self._swarm, self._node, self._sock = swarm, node, sock
-        self._rest = b""
-        self.next_puback = 0  # seq of the next PUBACK; they come in the order of PUBLISH
-        self.sent_until = 0
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self.transport: asyncio.Transport = transport  # type: ignore[assignment]
-        settings = self._swarm.settings
-        client_id = f"{settings.home}-{node_name(self._node.index)}"
-        self.transport.write(
-            wire.connect(client_id, KEEPALIVE_S, settings.username, settings.password)
-        )
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.opened.done():
-            self.opened.set_exception(error or ConnectionResetError("closed before CONNACK"))
-        self._swarm.lost(self._node, self)
-
-    def read_by_poll(self) -> None:
-        """From now on nothing is received but by `poll`."""
-        self.transport.pause_reading()
-
-    def poll(self) -> None:
-        """Take what has come since the last time.
-
-        The event loop would wake up for each PUBACK, at twice the cost of the message it answers.
-        """
-        try:
-            data = self._sock.recv(MOST_RECEIVED)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            self.data_received(data)
-        else:
-            self.transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        if len(data) == 4 and data[:2] == _PUBACK_SUCCESS and not self._rest:
-            self._pubacked(data[2:])
-            return
-        try:
-            found, self._rest = wire.packets(self._rest + data if self._rest else data)
-            for first, body in found:
-                self._packet(first, body)
-        except (wire.ProtocolError, IndexError) as error:
-            if not self.opened.done():
-                self.opened.set_exception(error)
-            self.transport.abort()
-
-    def _packet(self, first: int, body: bytes) -> None:
-        kind = first & 0xF0
-        if kind == wire.PUBACK:
-            self._pubacked(body)
-        elif kind == wire.PUBLISH:
-            _, packet_id, payload = wire.published(first, body)
-            if packet_id is not None:
-                self.transport.write(wire.puback(packet_id))
-            self._acked(payload)
-        elif kind == wire.CONNACK:
-            if body[1] != 0:
-                raise wire.ProtocolError(f"the broker refused the connection: 0x{body[1]:02x}")
-            self.transport.write(wire.subscribe(wire.LARGEST_PACKET_ID, self._node.ack_topic))
-        elif kind == wire.SUBACK:
-            if body[-1] >= _REFUSED_FROM:
-                raise wire.ProtocolError(f"the broker refused {self._node.ack_topic}")
-            if not self.opened.done():
-                self.opened.set_result(None)
-
-    def _pubacked(self, body: bytes) -> None:
-        seq = self.next_puback
-        if body[0] << 8 | body[1] != _packet_id(seq):
-            raise wire.ProtocolError("a PUBACK out of order")
-        self.next_puback = seq + 1
-        swarm = self._swarm
-        if len(body) > 2 and body[2] >= _REFUSED_FROM:
-            swarm.counts.refused_by_broker += 1
-        elif swarm.by_puback:
-            swarm.heard(self._node, seq)
-
-    def _acked(self, payload: bytes) -> None:
-        if self._swarm.by_puback:
-            return
-        try:
-            ack = _decode_ack(payload)
-        except msgspec.MsgspecError as error:
-            raise wire.ProtocolError(f"an acknowledgement that is none: {error}") from error
-        if ack.boot == self._node.boot:
-            self._swarm.heard(self._node, ack.seq)
 
 
 class Swarm:
@@ -271,7 +174,9 @@ class Swarm:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="swarm-record")
         self._closing = False
         self._sampling = 0  # of so many messages one is told to the sampler; 0: none
-        self._last_us = 0
+        self._last_us = 0  # of the plain time; `_latest_us` is the fastest clock's
+        self._latest_us = 0
+        self._later: list[tuple[float, int, int, bytes]] = []  # duplicates: due, node, seq, body
 
     # ---- life ----
 
@@ -298,7 +203,7 @@ class Swarm:
         await asyncio.gather(*tasks, return_exceptions=True)
         for node in self._nodes:
             if node.link is not None:
-                node.link.transport.write(wire.DISCONNECT)
+                node.link.write(wire.DISCONNECT)
                 node.link.transport.close()
         await asyncio.sleep(0.05)  # the transports close in the loop's next turns
         self._writer.shutdown(wait=True)
@@ -329,12 +234,13 @@ class Swarm:
         start_us = max(time.time_ns() // 1000, self._last_us + 1)
         begun, cpu = time.perf_counter(), time.process_time()
         done = 0
+        measure = self._measure_oddly if settings.behaviour else self._measure
         self._sampling = settings.sample_every
         try:
             while done < total:
                 due = min(total, done + MOST_IN_A_ROW, int((time.perf_counter() - begun) * rate))
                 for k in range(done, due):
-                    self._measure(nodes[k % count], start_us + int(k * SECOND_US / rate))
+                    measure(nodes[k % count], start_us + int(k * SECOND_US / rate))
                 behind, done = due - done == MOST_IN_A_ROW, due
                 self._last_us = start_us + int(done * SECOND_US / rate)
                 await asyncio.sleep(0 if behind else TICK_S)
@@ -348,7 +254,7 @@ class Swarm:
 
         With it the minute before has its end, so that its energy is final.
         """
-        now_us = max(time.time_ns() // 1000, self._last_us)
+        now_us = max(time.time_ns() // 1000, self._last_us, self._latest_us)
         at_us = now_us - now_us % MINUTE_US + MINUTE_US
         for index, node in enumerate(self._nodes):
             self._measure(node, at_us)
@@ -381,40 +287,97 @@ class Swarm:
 
     # ---- readings ----
 
+    def _measure_oddly(self, node: Node, at_us: int) -> None:
+        whims, meter, counts = node.whims, node.meter, self.counts
+        assert whims is not None
+        at_us = whims.clock(at_us)
+        self._latest_us = max(self._latest_us, at_us)
+        if whims.resets():
+            meter.reset()
+        self._measure(node, at_us)
+        silence_s = whims.silence_s()
+        if silence_s and node.link is not None:
+            link, node.link = node.link, None
+            link.write(wire.DISCONNECT)
+            link.transport.close()
+            counts.silences += 1
+            self._start_connecting(node, silence_s)
+
     def _measure(self, node: Node, at_us: int) -> None:
-        numbers, body = node.meter.read(at_us)
-        outbox = node.outbox
+        meter, outbox, counts = node.meter, node.outbox, self.counts
+        numbers, body = meter.read(at_us)
+        if meter.jumps != node.jumps:
+            counts.register_jumps += 1
+            node.jumps = meter.jumps
+            self._record.jumped(node.index, meter.hidden_uwh)
         seq = outbox.add(body)
         now_ns = time.monotonic_ns()
         self._record.sent(node.index, seq, now_ns, at_us, numbers)
-        self.counts.made += 1
-        if node.link is None:
+        counts.made += 1
+        link = node.link
+        if link is None:
             return
         every = self._sampling
-        if every and self._sampler is not None and self.counts.made % every == 0:
+        if every and self._sampler is not None and counts.made % every == 0:
             self._sampler(node.index, seq, at_us, now_ns)
-        self._send(node, node.link, now_ns / 1e9)
+        now = now_ns / 1e9
+        if node.whims is None and outbox.take_newest(now):
+            counts.published += 1
+            link.sent_until = seq + 1
+            node.written_at = now
+            link.write(_packet(node, seq, body))
+        else:
+            self._send(node, link, now)
 
     def _send(self, node: Node, link: Link, now: float) -> None:
+        """Send what the outbox gives, most often after a while without a connection."""
         batch = node.outbox.take(now)
         if not batch:
             return
-        first, head, topic = node.outbox.first, node.body_head, node.topic
-        packets = [
-            wire.publish(
-                topic, _packet_id(seq), b'%b"seq":%d,"first":%d,%b' % (head, seq, first, body)
-            )
-            for seq, body in batch
-        ]
         counts = self.counts
-        counts.published += len(packets)
+        counts.published += len(batch)
         start = batch[0][0]
         if start < link.sent_until:
-            counts.sent_again += len(packets)
+            counts.sent_again += len(batch)
             link.next_puback = start
-        link.sent_until = start + len(packets)
+        link.sent_until = start + len(batch)
         node.written_at = now
-        link.transport.write(packets[0] if len(packets) == 1 else b"".join(packets))
+        if node.whims is None:
+            link.write(b"".join([_packet(node, seq, body) for seq, body in batch]))
+        else:
+            self._send_oddly(node, link, node.whims, [seq for seq, _ in batch], now)
+
+    def _send_oddly(
+        self, node: Node, link: Link, whims: Whims, seqs: list[int], now: float
+    ) -> None:
+        assert link.awaited is not None
+        outbox, counts = node.outbox, self.counts
+        order = whims.order(seqs, now)
+        if order != seqs:
+            counts.out_of_order += 1
+        packets = []
+        for seq in order:
+            if seq < outbox.first:
+                continue
+            body = outbox.held[seq - outbox.first]
+            link.awaited.published(packet_id_of(seq), seq)
+            packets.append(_packet(node, seq, body))
+            after_s = whims.duplicate_after_s()
+            if after_s is not None:
+                heapq.heappush(self._later, (now + after_s, node.index, seq, body))
+        if packets:
+            link.write(b"".join(packets))
+
+    def _send_duplicates(self, now: float) -> None:
+        while self._later and self._later[0][0] <= now:
+            _, index, seq, body = heapq.heappop(self._later)
+            node = self._nodes[index]
+            if node.link is None or node.link.awaited is None:
+                continue
+            packet_id = packet_id_of(seq + DUPLICATES_FROM)
+            node.link.awaited.published(packet_id, seq)
+            node.link.write(_packet(node, seq, body, packet_id))
+            self.counts.duplicates += 1
 
     # ---- acknowledgements ----
 
@@ -471,19 +434,26 @@ class Swarm:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = time.monotonic()
+            self._send_duplicates(now)
             for node in self._nodes:
                 link = node.link
                 if link is None:
                     continue
+                if node.whims is not None and node.whims.held_back is not None:
+                    self._send_held_back(node, link, node.whims, now)
                 if node.outbox.is_overdue(now):
                     self._send_again(node, link, now)
                 elif now - node.written_at > PING_AFTER_S:
                     node.written_at = now
-                    link.transport.write(wire.PINGREQ)
+                    link.write(wire.PINGREQ)
+
+    def _send_held_back(self, node: Node, link: Link, whims: Whims, now: float) -> None:
+        if whims.held_back is not None and now - whims.held_back[1] > SOON_S:
+            self._send_oddly(node, link, whims, [], now)
 
     def _send_again(self, node: Node, link: Link, now: float) -> None:
         """Say everything once more; on a new connection if even the broker does not answer."""
-        if link.next_puback < link.sent_until:
+        if link.owes_pubacks:
             link.transport.abort()
             return
         node.outbox.send_again(now, self._chance)
@@ -519,6 +489,8 @@ class Swarm:
         self.counts.connections += 1
         outbox = node.outbox
         outbox.rewind()
+        if node.whims is not None:
+            node.whims.held_back = None
         link.next_puback = link.sent_until = outbox.first
         node.link = link
         if outbox.sent_until > outbox.first:
@@ -554,9 +526,9 @@ class Swarm:
             self._start_connecting(node, self._backoff_s(node))
 
 
-def _packet_id(seq: int) -> int:
-    """1…65534: the last one belongs to SUBSCRIBE."""
-    return seq % (wire.LARGEST_PACKET_ID - 1) + 1
+def _packet(node: Node, seq: int, body: bytes, packet_id: int | None = None) -> bytes:
+    payload = b'%b"seq":%d,"first":%d,%b' % (node.body_head, seq, node.outbox.first, body)
+    return wire.publish(node.topic, packet_id or packet_id_of(seq), payload)
 
 
 def allow_files(wanted: int) -> None:

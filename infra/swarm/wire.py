@@ -25,6 +25,10 @@ def varint(value: int) -> bytes:
             return bytes(out)
 
 
+_LENGTHS = [varint(length) for length in range(4096)]
+"""Of packets as they are usual: each is written by a look-up."""
+
+
 def text(value: str) -> bytes:
     raw = value.encode()
     return len(raw).to_bytes(2, "big") + raw
@@ -54,7 +58,7 @@ def publish(topic: bytes, packet_id: int, payload: bytes) -> bytes:
     """A QoS 1 PUBLISH; `topic` is encoded by `text`."""
     length = len(topic) + 3 + len(payload)
     return b"\x32%b%b%c%c\0%b" % (
-        varint(length),
+        _LENGTHS[length] if length < len(_LENGTHS) else varint(length),
         topic,
         packet_id >> 8,
         packet_id & 0xFF,
