@@ -25,6 +25,7 @@ MODULES = tuple(
         "simulate",
         "dlq",
         "bench",
+        "chaos",
     )
 )
 
