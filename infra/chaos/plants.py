@@ -49,7 +49,7 @@ class Plant:
 # ---- the uplink
 
 
-def _acknowledge_at_once() -> None:
+def acknowledge_at_once() -> None:
     """PUBACK as soon as a message is there, as paho does by itself."""
     import ingest.connector
     from ingest.batch_client import Message, pubacks
@@ -157,7 +157,7 @@ PLANTS = (
         what="the uplink acknowledges what Kafka does not have yet",
         without="it acknowledges what Kafka has confirmed",
         process="uplink",
-        replace=_acknowledge_at_once,
+        replace=acknowledge_at_once,
     ),
     Plant(
         "asynchronous-commit",

@@ -113,7 +113,7 @@ def selftest(seed: int, only: Sequence[str] = (), told: Told = lambda text: None
             bed.wait_final([plain for _, plain, _ in pairs])
             told("accounting")
             plants = [
-                _verdict(plant, plain.account(with_energy=True), planted.account())
+                verdict(plant, plain.account(with_energy=True), planted.account())
                 for plant, plain, planted in pairs
             ]
         finally:
@@ -122,7 +122,7 @@ def selftest(seed: int, only: Sequence[str] = (), told: Told = lambda text: None
     return SelfTest(all(one.caught for one in plants), seed, seconds, plants)
 
 
-def _verdict(plant: Plant, plain: Outcome, planted: Outcome) -> Verdict:
+def verdict(plant: Plant, plain: Outcome, planted: Outcome) -> Verdict:
     return Verdict(plant.name, plant.what, planted.lost > 0 and plain.green, planted, plain)
 
 
