@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from infra.swarm.swarm import Node, Swarm
 
 KEEPALIVE_S = 60
+SILENT_S = 5.0
 MOST_RECEIVED = 64 * 1024
 
 _decode_ack = msgspec.json.Decoder(Ack).decode
@@ -41,6 +43,7 @@ class Link(asyncio.Protocol):
         "_sock",
         "_swarm",
         "awaited",
+        "heard_at",
         "next_puback",
         "opened",
         "sent_until",
@@ -51,16 +54,18 @@ class Link(asyncio.Protocol):
         self._swarm, self._node, self._sock = swarm, node, sock
         self._rest = b""
         self._has_backlog = False
+        self.heard_at = time.monotonic()
         self.next_puback = self.sent_until = 0  # seqs
         self.awaited = Awaited() if node.whims is not None else None
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    @property
-    def owes_pubacks(self) -> bool:
-        """Whether the broker has not answered everything."""
+    def is_dead(self, now: float) -> bool:
+        """Whether the broker owes PUBACKs and has said nothing for `SILENT_S`."""
         if self.awaited is not None:
-            return bool(self.awaited)
-        return self.next_puback < self.sent_until
+            owes = bool(self.awaited)
+        else:
+            owes = self.next_puback < self.sent_until
+        return owes and now - self.heard_at > SILENT_S
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
@@ -98,7 +103,7 @@ class Link(asyncio.Protocol):
         """From now on nothing is received but by `poll`."""
         self.transport.pause_reading()
 
-    def poll(self) -> None:
+    def poll(self, now: float) -> None:
         """Take what has come since the last time.
 
         The event loop would wake up for each PUBACK, at twice the cost of the message it answers.
@@ -110,6 +115,7 @@ class Link(asyncio.Protocol):
         except OSError:
             data = b""
         if data:
+            self.heard_at = now
             self.data_received(data)
         else:
             self.transport.abort()

@@ -106,6 +106,10 @@ class Counts:
     cpu_s: float = 0.0
 
 
+def next_minute(at_us: int) -> int:
+    return at_us - at_us % MINUTE_US + MINUTE_US
+
+
 def node_name(index: int) -> str:
     return f"n{index:05d}"
 
@@ -174,8 +178,7 @@ class Swarm:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="swarm-record")
         self._closing = False
         self._sampling = 0  # of so many messages one is told to the sampler; 0: none
-        self._last_us = 0  # of the plain time; `_latest_us` is the fastest clock's
-        self._latest_us = 0
+        self._last_us = 0
         self._later: list[tuple[float, int, int, bytes]] = []  # duplicates: due, node, seq, body
 
     # ---- life ----
@@ -252,16 +255,19 @@ class Swarm:
     async def finish(self) -> int:
         """One more reading of every node, at the next whole minute. Returns its instant in µs.
 
-        With it the minute before has its end, so that its energy is final.
+        With it the minute before has its end, so that its energy is final. Odd nodes take the
+        next minute of their own clocks; the earliest of all is returned.
         """
-        now_us = max(time.time_ns() // 1000, self._last_us, self._latest_us)
-        at_us = now_us - now_us % MINUTE_US + MINUTE_US
+        now_us = max(time.time_ns() // 1000, self._last_us)
+        at_us = earliest_us = next_minute(now_us)
         for index, node in enumerate(self._nodes):
-            self._measure(node, at_us)
+            own_us = at_us if node.whims is None else next_minute(node.whims.shown_us)
+            self._measure(node, own_us)
+            earliest_us = min(earliest_us, own_us)
             if index % 200 == 199:
                 await asyncio.sleep(TICK_S)
         self._last_us = at_us
-        return at_us
+        return earliest_us
 
     async def drain(self, timeout_s: float, progress: Callable[[int], None] | None = None) -> int:
         """Wait until everything is acknowledged. Returns what is not when time is up."""
@@ -291,7 +297,6 @@ class Swarm:
         whims, meter, counts = node.whims, node.meter, self.counts
         assert whims is not None
         at_us = whims.clock(at_us)
-        self._latest_us = max(self._latest_us, at_us)
         if whims.resets():
             meter.reset()
         self._measure(node, at_us)
@@ -417,17 +422,17 @@ class Swarm:
         """Read from every node in turn, each `SHORTEST_POLL_S` or as often as there is time for."""
         nodes, count = self._nodes, len(self._nodes)
         rate = min(POLLS_PER_S, count / SHORTEST_POLL_S)
-        at, before, owed = 0, time.perf_counter(), 0.0
+        at, before, owed = 0, time.monotonic(), 0.0
         while True:
             await asyncio.sleep(POLL_TICK_S)
-            now = time.perf_counter()
+            now = time.monotonic()
             owed = min(count, owed + (now - before) * rate)
             before = now
             for _ in range(int(owed)):
                 link = nodes[at].link
                 at = at + 1 if at + 1 < count else 0
                 if link is not None:
-                    link.poll()
+                    link.poll(now)
             owed %= 1
 
     async def _sweep_for_ever(self) -> None:
@@ -453,7 +458,7 @@ class Swarm:
 
     def _send_again(self, node: Node, link: Link, now: float) -> None:
         """Say everything once more; on a new connection if even the broker does not answer."""
-        if link.owes_pubacks:
+        if link.is_dead(now):
             link.transport.abort()
             return
         node.outbox.send_again(now, self._chance)

@@ -1,6 +1,8 @@
 """`meterstream load` through the whole pipeline, and its verdict when a row is touched."""
 
+import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -9,12 +11,16 @@ import typer
 from typer.testing import CliRunner
 
 from infra.cli import load
-from infra.cli.load import BadLoad, LoadReport, NotRunning, Options, account_for, run_load
+from infra.cli.load import BadLoad, LoadReport, NotRunning, Options, run_load
 from infra.cli.verify import verify_stored
+from infra.loads.accounting import account_for, claim_devices
 from infra.local import Stack, StackSettings, start
 from infra.local.programs import ALL
-from infra.swarm.record import read_header
+from infra.swarm.oddities import ODD
+from infra.swarm.record import Record, read_header
+from infra.swarm.swarm import Believe, Counts, Swarm, SwarmSettings, new_record
 from schemas.connections import DatabaseConnection, KafkaConnection, MqttConnection
+from sinks.finality import wait_final
 
 pytestmark = pytest.mark.stack
 
@@ -160,3 +166,42 @@ def test_without_a_stack_the_first_server_is_named(monkeypatch: pytest.MonkeyPat
     bad = CliRunner().invoke(app, [*words, "--phases", "2"])
     assert bad.exit_code == 2
     assert "a node has 1 or 3" in bad.stderr
+
+
+# ---- odd nodes ----
+
+
+def test_odd_nodes_are_stored_once_and_their_energy_is_what_the_meters_counted(
+    pipeline: Stack, tmp_path: Path
+):
+    beliefs: tuple[Believe, ...] = ("ack", "puback")
+    loads = []
+    for believe in beliefs:
+        settings = SwarmSettings(
+            home=f"odd-{believe}", devices=40, rate=400, seed=5, phases=3, believe=believe,
+            port=pipeline.mqtt_port, behaviour=replace(ODD, silence=0.01, longest_silence_s=4),
+        )  # fmt: skip
+        channels = claim_devices(pipeline.database_url, settings)
+        record = new_record(settings, tmp_path)
+        counts = asyncio.run(speak_oddly(settings, record))
+        assert min(counts.silences, counts.duplicates, counts.out_of_order) > 5
+        assert counts.register_jumps > 0
+        assert counts.false_acks == 0
+        loads.append((settings, record.path, channels))
+    addresses = [one.address(node) for one, _, _ in loads for node in range(one.devices)]
+    wait_final(pipeline.database_url, pipeline.kafka_bootstrap, addresses, timeout_s=200)
+    for _, path, channels in loads:
+        account = account_for(pipeline.database_url, path, channels)
+        assert account.failures == []
+        assert account.ok
+        assert account.sent == account.stored == 4 * (3_200 + 40)
+
+
+async def speak_oddly(settings: SwarmSettings, record: Record) -> Counts:
+    async with Swarm(settings, record) as swarm:
+        await swarm.connect(30)
+        await swarm.run(8)
+        assert await swarm.drain(60) == 0
+        await swarm.finish()
+        assert await swarm.drain(60) == 0
+        return swarm.counts
