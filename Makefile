@@ -7,7 +7,7 @@ PYTHON := python3
 # The certificates this machine trusts, not only those that uv brings: there may be a proxy.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup lock run test check schemas bench
+.PHONY: help setup lock run test check schemas bench fuzz
 
 help:
 	@echo "make run     start everything with simulated devices (SECONDS=60: for a minute)"
@@ -64,3 +64,7 @@ schemas: setup
 
 bench: setup
 	@.venv/bin/meterstream bench --write
+
+# SEED=1 PAYLOADS=1000000; on a running stack (`meterstream up`) where nobody else speaks.
+fuzz: setup
+	@.venv/bin/meterstream fuzz --seed $(or $(SEED),1) --payloads $(or $(PAYLOADS),1000000)

@@ -26,6 +26,7 @@ MODULES = tuple(
         "dlq",
         "bench",
         "chaos",
+        "fuzz",
     )
 )
 

@@ -1,0 +1,1 @@
+"""Payloads that nobody should send, through the whole pipeline, and what became of each."""
