@@ -1,10 +1,16 @@
 """What several rooms' tests share."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from infra.local import Stack, StackSettings, start
+
+# HYPOTHESIS_PROFILE=long pytest tests/…_machine.py: hours rather than seconds.
+settings.register_profile("long", max_examples=20_000, stateful_step_count=100, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(scope="session")
