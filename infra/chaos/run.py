@@ -1,10 +1,11 @@
 """A run: load, one fault after the other, and the accounting of all of it."""
 
+import shutil
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,8 +83,20 @@ def can_mount(folder: Path) -> bool:
         return False
 
 
-def run_faults(rig: Rig, options: Options, told: Progress, folder: Path) -> Report:
-    """Load and faults on a running stack, and what they came to."""
+def run_faults(
+    rig: Rig,
+    options: Options,
+    told: Progress,
+    folder: Path,
+    *,
+    after: Callable[[SteadyLoad, Row], None] | None = None,
+) -> Report:
+    """Load and faults on a running stack, and what they came to.
+
+    `after` is called with each fault when all is as before it.
+
+    Raises LoadFailed if there is nothing to account for.
+    """
     began = time.time()
     settings = SwarmSettings(
         home=f"chaos-{options.seed}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}",
@@ -106,6 +119,8 @@ def run_faults(rig: Rig, options: Options, told: Progress, folder: Path) -> Repo
         try:
             for planned in _due(options, told):
                 rows.append(_strike(rig, load, samples, planned))
+                if after is not None:
+                    after(load, rows[-1])
                 time.sleep(planned.pause_s)
         except (LoadFailed, ZombieError, StackError, LogUnreachable) as error:
             failures.append(f"fault {len(rows) + 1}: {error}")
@@ -114,6 +129,8 @@ def run_faults(rig: Rig, options: Options, told: Progress, folder: Path) -> Repo
             account = load.finish(told, most_named=MOST_NAMED)
         except (LoadFailed, NotFinal) as error:
             raise LoadFailed("; ".join([*failures, str(error)])) from error
+    if not account.ok:
+        failures += _evidence(rig, folder, told)
     told("looking at offsets and topics", 0, 0)
     failures += [f"{one.channel} {one.at}: {one.text}" for one in account.failures[:MOST_SAID]]
     if load.unacked or load.counts.false_acks:
@@ -147,6 +164,20 @@ def run_faults(rig: Rig, options: Options, told: Progress, folder: Path) -> Repo
         faults=rows,
         failures=failures,
     )
+
+
+def _evidence(rig: Rig, folder: Path, told: Progress) -> list[str]:
+    """Keep the logs beside the record; what `meterstream verify` has to say of the tables."""
+    from infra.cli.verify import verify_stored
+
+    told("looking for the cause", 0, 0)
+    shutil.copytree(rig.stack.log_dir, folder / "logs", dirs_exist_ok=True)
+    checks = verify_stored(rig.stack.database_url, rig.stack.kafka_bootstrap)
+    return [
+        f"verify {check.name}: {check.failed} of {check.checked} fail: {check.failures[0].text}"
+        for check in checks
+        if not check.ok
+    ] or ["verify: all that is stored adds up"]
 
 
 def _due(options: Options, told: Progress) -> Iterator[Planned]:

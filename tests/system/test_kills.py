@@ -1,73 +1,51 @@
 """`kill -9` of everything, under load: nothing acknowledged is lost, nothing is counted twice."""
 
 import json
-import random
 import signal
 import time
 from pathlib import Path
 
-import psycopg
 import pytest
 
-from schemas.topics import RAW, USAGE_1M
-from sinks.finality import log_ends
-from tests.system.conftest import PROJECT_ROOT, Pipeline, TopicReader, wait_for
-from tests.system.steady_load import SteadyLoad
+from infra.chaos.report import Row
+from infra.chaos.rig import Rig
+from infra.chaos.run import Options, run_faults
+from infra.loads.steady import SteadyLoad
+from infra.swarm.swarm import SwarmSettings
+from tests.system.conftest import PROJECT_ROOT, Pipeline, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
-VICTIMS = ("uplink", "worker", "mosquitto", "timescale", "kafka")
-ROUNDS = 3
+KILLS = 25
+KILLED = ("uplink", "worker", "rollup", "mosquitto", "timescale", "kafka")
 
 
-def test_three_kills_of_every_process_and_a_rebalance_lose_and_double_nothing(
-    pipeline: Pipeline,
-    topics: TopicReader,
-    home: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_25_kills_and_a_rebalance_under_load_lose_and_double_nothing(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    chance = random.Random(11)
-    recoveries: list[tuple[str, float]] = []
-    began = time.monotonic()
-    with SteadyLoad(pipeline, tmp_path, home, devices=100, rate=1_000) as load:
-        load.wait_until_stored(time.time())
-        for round_ in range(ROUNDS):
-            for name in chance.sample(VICTIMS, len(VICTIMS)):
-                before = pipeline.pid(name)
-                killed_at = pipeline.kill(name)
-                load.wait_until_stored(killed_at)
-                recoveries.append((name, time.time() - killed_at))
-                assert pipeline.pid(name) != before
-                time.sleep(chance.uniform(0.2, 1.5))
-            if round_ == 1:
-                came_s, left_s = rebalance(pipeline, load)
-                recoveries += [("second worker comes", came_s), ("it leaves", left_s)]
-        spoke_s = time.monotonic() - began
-        account = load.finish()
+    rebalances: list[float] = []
 
-    counts = load.counts
+    def between(load: SteadyLoad, row: Row) -> None:
+        if row.number == KILLS // 2:
+            rebalances.extend(rebalance(pipeline, load))
+
+    options = Options(seed=11, kinds=("kill", "kill2"), targets=KILLED, count=KILLS)
+    report = run_faults(
+        Rig(pipeline.stack), options, lambda text, done, total: None, tmp_path, after=between
+    )
+    account = report.account
     with capsys.disabled():
-        print(f"\n{ROUNDS * len(VICTIMS)} kills and 2 rebalances in {spoke_s:.0f} s of load")
-        print("  s until rows again: " + ", ".join(f"{who} {s:.1f}" for who, s in recoveries))
-        print(
-            f"  {account.sent:,} sent, {account.stored:,} stored, {counts.sent_again:,} again, "
-            f"{counts.connection_losses:,} connections cut, lost {account.lost}, duplicates "
-            f"{account.duplicates}, invented {account.invented}, energy off by "
-            f"{account.windows_difference_uwh} µWh (ledger {account.ledger_difference_uwh}), "
-            f"all told in {time.monotonic() - began:.0f} s"
-        )
-    assert account.failures == []
-    assert account.ok
-    assert (account.lost, account.duplicates, account.invented, account.refused) == (0, 0, 0, 0)
-    assert (account.windows_difference_uwh, account.ledger_difference_uwh) == (0, 0)
-    assert account.sent == account.stored == counts.made == counts.acked
-    assert load.unacked == counts.false_acks == 0
-    assert account.sent > 500 * spoke_s
-
-    check_offsets(pipeline)
-    wait_for(lambda: pipeline.value("SELECT count(*) FROM announcement") == 0, "all is announced")
-    check_announced(pipeline, topics, home)
+        print(f"\n{KILLS} kills and a rebalance in {report.duration_s:.0f} s")
+        for one in report.recoveries():
+            print(f"  {one.kind} {one.target}: {one.count} times, at most {one.max_s} s")
+        print(f"  second worker comes {rebalances[0]:.1f} s, leaves {rebalances[1]:.1f} s")
+        print(f"  {account}")
+    assert report.failures == []
+    assert len(report.faults) == KILLS
+    assert all(row.recovery_s is not None for row in report.faults)
+    assert (account["lost"], account["duplicates"], account["invented"]) == (0, 0, 0)
+    assert account["sent"] == account["acked"] == account["stored"]
+    assert report.readings_per_s > 500
 
 
 def rebalance(pipeline: Pipeline, load: SteadyLoad) -> tuple[float, float]:
@@ -95,43 +73,6 @@ def owners(pipeline: Pipeline) -> list[int]:
             "SELECT DISTINCT pid FROM stream_progress JOIN pg_stat_activity USING (pid)"
         )
     ]
-
-
-def check_offsets(pipeline: Pipeline) -> None:
-    """The table of offsets follows the log to its end, and nowhere beyond; nothing was jumped."""
-    pipeline.caught_up()
-    with psycopg.connect(pipeline.stack.database_url) as conn:
-        stored = dict(
-            conn.execute(
-                "SELECT part, next_offset FROM stream_progress WHERE topic = %s", [RAW.name]
-            ).fetchall()
-        )
-    ends = log_ends(pipeline.stack.kafka_bootstrap)
-    assert stored.keys() == ends.keys()
-    assert all(stored[part] <= ends[part] for part in ends)
-    assert pipeline.query("SELECT * FROM log_gap") == []
-
-
-def check_announced(pipeline: Pipeline, topics: TopicReader, home: str) -> None:
-    """Who keeps the highest revision of each announced window has just the table's rows."""
-    announced: dict[tuple[int, int], dict[str, int]] = {}
-    for record in topics.read(USAGE_1M.name):
-        if record.key == home:
-            said = record.document
-            key = (said["channel_id"], said["window_start_us"])
-            if key not in announced or announced[key]["revision"] <= said["revision"]:
-                announced[key] = said
-    columns = ("energy_uwh", "export_uwh", "readings", "quality", "why", "revision")
-    stored = {
-        (row[0], row[1]): dict(zip(columns, row[2:], strict=True))
-        for row in pipeline.query(
-            f"SELECT channel_id, to_us(window_start), {', '.join(columns)} FROM usage_1m "
-            "JOIN channel USING (channel_id) JOIN device USING (device_id) WHERE home_id = %s",
-            home,
-        )
-    }
-    kept = {key: {name: said.get(name, 0) for name in columns} for key, said in announced.items()}
-    assert kept == stored
 
 
 # ---- the accounting can fail ----
@@ -184,8 +125,15 @@ def test_without_the_plant_the_same_kills_and_a_database_outage_lose_and_refuse_
 ):
     refused = pipeline.value("SELECT count(*) FROM refused")
     worker = pipeline.pid("worker")
+    stack = pipeline.stack
+    settings = SwarmSettings(
+        home, devices=50, rate=500, seed=3, believe="puback", port=stack.mqtt_port
+    )
     with SteadyLoad(
-        pipeline, tmp_path, home, devices=50, rate=500, seed=3, believe="puback"
+        settings,
+        database_url=stack.database_url,
+        kafka_bootstrap=stack.kafka_bootstrap,
+        folder=tmp_path,
     ) as load:
         load.wait_until_stored(time.time())
         killed_at = pipeline.kill("kafka")
