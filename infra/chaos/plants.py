@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.swarm.swarm import Believe
+from infra.swarm.nodes import Believe
 
 if TYPE_CHECKING:
     import psycopg

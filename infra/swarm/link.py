@@ -12,7 +12,8 @@ from infra.swarm.oddities import Awaited
 from schemas.homesync import Ack
 
 if TYPE_CHECKING:
-    from infra.swarm.swarm import Node, Swarm
+    from infra.swarm.nodes import Node
+    from infra.swarm.swarm import Swarm
 
 KEEPALIVE_S = 60
 SILENT_S = 5.0

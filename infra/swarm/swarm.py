@@ -19,22 +19,20 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from infra.swarm import wire
 from infra.swarm.link import Link, packet_id_of
-from infra.swarm.meters import Meter
-from infra.swarm.oddities import PLAIN, SOON_S, Behaviour, Prefix, Whims
-from infra.swarm.outbox import FalseAck, Outbox
-from infra.swarm.record import Header, Record
-from schemas.homesync import VERSION, ack_topic, telemetry_topic
+from infra.swarm.nodes import Believe, Counts, Node, SwarmSettings, address
+from infra.swarm.oddities import SOON_S, Whims
+from infra.swarm.outbox import FalseAck
+from infra.swarm.record import Record
 from schemas.units import MINUTE_US, SECOND_US
 
-Believe = Literal["ack", "puback"]
+__all__ = ["Believe", "Counts", "Swarm", "SwarmError", "SwarmSettings", "address", "new_record"]
 
 PING_AFTER_S = 25.0
 CONNECTING_AT_ONCE = 128
@@ -62,100 +60,8 @@ class SwarmError(Exception):
     """The swarm cannot do what it was asked; the text is meant for a person."""
 
 
-@dataclass(frozen=True)
-class SwarmSettings:
-    """`rate` is in messages a second, of all nodes together."""
-
-    home: str
-    devices: int
-    rate: float
-    seed: int = 1
-    phases: int = 1
-    believe: Believe = "ack"
-    host: str = "127.0.0.1"
-    port: int = 1883
-    username: str | None = None
-    password: str | None = None
-    sample_every: int = 0
-    behaviour: Behaviour = PLAIN
-
-    def header(self) -> Header:
-        return Header(self.home, self.devices, self.phases, self.seed, self.believe)
-
-    def address(self, node: int) -> str:
-        return address(self.home, node)
-
-
-@dataclass
-class Counts:
-    """`made` readings' messages exist; the others count what became of them."""
-
-    made: int = 0
-    published: int = 0  # packets, those sent again too
-    sent_again: int = 0
-    acked: int = 0
-    refused_by_broker: int = 0
-    false_acks: int = 0
-    connections: int = 0
-    connection_losses: int = 0
-    silences: int = 0
-    duplicates: int = 0
-    out_of_order: int = 0
-    register_jumps: int = 0  # resets and rollovers
-    run_s: float = 0.0
-    cpu_s: float = 0.0
-
-
 def next_minute(at_us: int) -> int:
     return at_us - at_us % MINUTE_US + MINUTE_US
-
-
-def node_name(index: int) -> str:
-    return f"n{index:05d}"
-
-
-def address(home: str, index: int) -> str:
-    return f"homesync:{home}/{node_name(index)}"
-
-
-class Node:
-    """One device: its meter, its outbox, and the connection it has just now."""
-
-    __slots__ = (
-        "ack_topic",
-        "attempts",
-        "body_head",
-        "boot",
-        "index",
-        "jumps",
-        "link",
-        "meter",
-        "name",
-        "outbox",
-        "prefix",
-        "topic",
-        "whims",
-        "written_at",
-    )
-
-    def __init__(self, settings: SwarmSettings, index: int, chance: Random) -> None:
-        self.name = name = node_name(index)
-        self.index = index
-        self.boot = f"{chance.getrandbits(32):08x}"
-        self.topic = wire.text(telemetry_topic(settings.home, name))
-        self.ack_topic = ack_topic(settings.home, name)
-        self.body_head = b'{"v":%d,"boot":"%b",' % (VERSION, self.boot.encode())
-        self.meter = Meter(index, settings.phases, chance)
-        self.outbox = Outbox()
-        self.whims: Whims | None = None
-        if behaviour := settings.behaviour:
-            whim = Random(f"{settings.seed}/{index}/whims")
-            self.whims = Whims(behaviour, whim, self.meter)
-        self.prefix = Prefix()
-        self.jumps = 0  # of the meter, as far as they are written down
-        self.link: Link | None = None
-        self.attempts = 0
-        self.written_at = 0.0
 
 
 class Swarm:
@@ -330,7 +236,7 @@ class Swarm:
             counts.published += 1
             link.sent_until = seq + 1
             node.written_at = now
-            link.write(_packet(node, seq, body))
+            link.write(node.packet(seq, body, packet_id_of(seq)))
         else:
             self._send(node, link, now)
 
@@ -348,7 +254,7 @@ class Swarm:
         link.sent_until = start + len(batch)
         node.written_at = now
         if node.whims is None:
-            link.write(b"".join([_packet(node, seq, body) for seq, body in batch]))
+            link.write(b"".join([node.packet(seq, body, packet_id_of(seq)) for seq, body in batch]))
         else:
             self._send_oddly(node, link, node.whims, [seq for seq, _ in batch], now)
 
@@ -366,7 +272,7 @@ class Swarm:
                 continue
             body = outbox.held[seq - outbox.first]
             link.awaited.published(packet_id_of(seq), seq)
-            packets.append(_packet(node, seq, body))
+            packets.append(node.packet(seq, body, packet_id_of(seq)))
             after_s = whims.duplicate_after_s()
             if after_s is not None:
                 heapq.heappush(self._later, (now + after_s, node.index, seq, body))
@@ -381,7 +287,7 @@ class Swarm:
                 continue
             packet_id = packet_id_of(seq + DUPLICATES_FROM)
             node.link.awaited.published(packet_id, seq)
-            node.link.write(_packet(node, seq, body, packet_id))
+            node.link.write(node.packet(seq, body, packet_id))
             self.counts.duplicates += 1
 
     # ---- acknowledgements ----
@@ -529,11 +435,6 @@ class Swarm:
         if not self._closing:
             self.counts.connection_losses += 1
             self._start_connecting(node, self._backoff_s(node))
-
-
-def _packet(node: Node, seq: int, body: bytes, packet_id: int | None = None) -> bytes:
-    payload = b'%b"seq":%d,"first":%d,%b' % (node.body_head, seq, node.outbox.first, body)
-    return wire.publish(node.topic, packet_id or packet_id_of(seq), payload)
 
 
 def allow_files(wanted: int) -> None:
