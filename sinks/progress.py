@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.types.json import Jsonb
 
-PREDECESSOR_WAIT_MS = 5_000
+PREDECESSOR_WAIT_MS = 3_000
 
 
 class FencedOut(Exception):
@@ -58,7 +58,7 @@ WHERE topic = %(topic)s AND part = ANY(%(parts)s)
 def take_over(conn: psycopg.Connection[Any], topic: str, part: int) -> Progress:
     """Become the one writer of a partition; everybody before is fenced out.
 
-    Waits for a predecessor's transaction, at most 5 s, then ends its backend: a process stopped
+    Waits for a predecessor's transaction, at most 3 s, then ends its backend: a process stopped
     in the middle of a COPY would keep the row locked for ever.
     """
     epoch = secrets.randbits(62)

@@ -22,7 +22,8 @@ from streams.settings import WorkerSettings
 log = structlog.get_logger()
 
 STUCK_S = 60.0
-HOLD_S = 0.5  # how soon a worker's name is held again after an outage of the database
+HOLD_S = 0.5  # how often a worker says that it holds its name
+SILENT_S = 3.0  # a holder that has not said so for so long is stopped, or cut off
 
 
 class App(faust.App):  # type: ignore[misc]
@@ -114,11 +115,22 @@ async def _guarded(forever: Any) -> None:
         Pipeline.die(f"{type(error).__name__}: {error}")
 
 
+_END_SILENT_HOLDER = """
+SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND granted AND objsubid = 2
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND classid::bigint = hashtext('meterstream-worker')::bigint & 4294967295
+  AND objid::bigint = hashtext(%s)::bigint & 4294967295
+  AND state_change < clock_timestamp() - %s * interval '1 second'
+"""
+
+
 def hold_worker_id(database_url: str, worker_id: str) -> psycopg.Connection[Any]:
     """Hold a worker's name, as long as the connection lasts. Waits for the database.
 
-    Two processes with one group instance id would displace each other for ever.
-    Raises NameTaken when another process holds it for longer than 20 s.
+    Two processes with one group instance id would displace each other for ever. From a holder
+    that is silent (`keep_worker_id`) the name is taken: it is stopped, and finds itself fenced out
+    when it goes on. Raises NameTaken when a living process holds it for longer than 20 s.
     """
     conn = _connected(database_url, worker_id)
     for _ in range(100):
@@ -127,6 +139,7 @@ def hold_worker_id(database_url: str, worker_id: str) -> psycopg.Connection[Any]
         ).fetchone()
         if row and row[0]:
             return conn
+        conn.execute(_END_SILENT_HOLDER, [worker_id, SILENT_S])
         time.sleep(0.2)
     conn.close()
     raise NameTaken(

@@ -182,11 +182,11 @@ def test_a_taker_waits_for_a_predecessors_transaction(db: Connection, other: Con
     begun = time.monotonic()
     second = take_over(other, RAW.name, 3)
     worker.join()
-    assert 0.6 < time.monotonic() - begun < 4.5
+    assert 0.6 < time.monotonic() - begun < 2.9
     assert second.next_offset == 10, "what it committed counts"
 
 
-def test_a_predecessor_that_is_stuck_in_a_transaction_is_ended_after_five_seconds(
+def test_a_predecessor_that_is_stuck_in_a_transaction_is_ended_after_three_seconds(
     db: Connection, other: Connection
 ):
     first = take_over(other, RAW.name, 3)
@@ -195,7 +195,7 @@ def test_a_predecessor_that_is_stuck_in_a_transaction_is_ended_after_five_second
     advance(other, RAW.name, [step(first, 10)])
     begun = time.monotonic()
     second = take_over(db, RAW.name, 3)
-    assert 4.5 < time.monotonic() - begun < 12
+    assert 2.5 < time.monotonic() - begun < 10
     assert second.next_offset == 0, "nothing of it was committed"
     with pytest.raises(psycopg.OperationalError):
         other.execute("SELECT 1")
