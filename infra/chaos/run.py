@@ -192,7 +192,7 @@ def _due(options: Options, told: Progress) -> Iterator[Planned]:
         if options.seconds is not None and time.monotonic() - begun >= options.seconds:
             return
         struck = time.monotonic()
-        text = f"faults: {planned.kind} {planned.target}"
+        text = f"fault {planned.number}, {planned.kind} {planned.target}"
         if options.seconds is not None:
             told(text, struck - begun, options.seconds)
         else:

@@ -49,9 +49,13 @@ def zombie(rig: Rig, planned: Planned) -> Struck:
     notes: dict[str, object] = {}
     try:
         before = _epochs(rig)
-        with _replacement(rig) as started_at:
-            if not wait_until(lambda: _all_taken(rig, before), timeout_s=TAKEN_WITHIN_S):
-                raise ZombieError(f"the replacement has not taken over in {TAKEN_WITHIN_S:.0f} s")
+        with _replacement(rig) as (process, started_at):
+            wait_until(
+                lambda: _all_taken(rig, before) or process.poll() is not None,
+                timeout_s=TAKEN_WITHIN_S,
+            )
+            if not _all_taken(rig, before):
+                raise ZombieError("the replacement has not taken over; see replacement.log")
             notes["taken_over_s"] = round(time.time() - started_at, 2)
             wait_until(lambda: _moved(rig), timeout_s=30)
             time.sleep(max(0.0, stopped_at + planned.lasts_s - time.monotonic()))
@@ -87,8 +91,8 @@ def stop_inside(rig: Rig, name: str, chance: random.Random) -> tuple[Callable[[]
 
 
 @contextlib.contextmanager
-def _replacement(rig: Rig) -> Iterator[float]:
-    """Another worker of the same name, beside the supervised one; gives the instant it started."""
+def _replacement(rig: Rig) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """Another worker of the same name, beside the supervised one, and when it started."""
     environment = {
         **os.environ,
         **rig.stack.environment(),
@@ -106,7 +110,7 @@ def _replacement(rig: Rig) -> Iterator[float]:
             stderr=subprocess.STDOUT,
         )
         try:
-            yield started_at
+            yield process, started_at
         finally:
             process.send_signal(signal.SIGTERM)
             try:
