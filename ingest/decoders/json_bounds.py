@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import accumulate
 from typing import TypeVar
 
 import msgspec
@@ -18,7 +19,9 @@ FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _T = TypeVar("_T")
 _ANYTHING = msgspec.json.Decoder()
 # The end of the payload ends an unterminated string, so no byte is looked at twice.
-_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*\\?(?:"|\Z)|[\[\]{}]', re.DOTALL)
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*\\?(?:"|\Z)', re.DOTALL)
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
 _NOT_FINITE = re.compile(rb"(?:^|[\s:\[,])[+-]?(?:nan|inf|infinity)(?=[\s,\]}]|$)", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9_:.-]{1,64}", re.ASCII)
 
@@ -167,14 +170,8 @@ def _require_distinct(pairs: list[tuple[str, object]]) -> None:
 
 
 def _depth(payload: bytes) -> int:
-    depth = deepest = 0
-    for token in _BRACKETS.findall(payload):
-        if token in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif token in b"]}":
-            depth -= 1
-    return deepest
+    brackets = _TEXT.sub(b"", payload).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
 
 
 def _too_deep() -> Undecodable:

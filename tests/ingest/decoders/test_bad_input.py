@@ -1,9 +1,13 @@
 """Messages that nobody should send: each is refused with its reason, on every family's topics."""
 
-import pytest
-from wire import NOW_S, refused
+import gc
+import time
 
-from schemas.decoded import Reason
+import pytest
+from wire import NOW_S, RECEIVED_US, refused
+
+from ingest.decoders.topic_table import decode
+from schemas.decoded import Reason, Undecodable
 
 TOPICS = [
     "homesync/h1/nodes/n1/telemetry/power",
@@ -131,3 +135,25 @@ def test_a_clock_far_off_is_refused(topic, said, ts, reason):
 @pytest.mark.parametrize("topic", ["devices/42/data", "home/h1/device/d1/telemetry"])
 def test_a_text_of_1970_is_refused(topic):
     refused(topic, {"power": 1, "timestamp": "1970-01-01T00:00:12Z"}, Reason.TOO_OLD)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"[" * 65_000,
+        b"[" + b"{}," * 21_000 + b"0]",
+        b'{"a":' * 13_000,
+        b'"\\"' * 21_000 + b"[" * 9,
+        b'["",' * 16_000,
+        b"{" + b",".join(b'"%d":[]' % n for n in range(6_000)) + b"}",
+    ],
+    ids=lambda payload: payload[:8],
+)
+def test_no_payload_of_the_size_that_is_read_holds_up_the_others(payload):
+    gc.disable()  # the tests' own heap is not what is measured
+    began = time.thread_time()
+    with pytest.raises(Undecodable):
+        decode("homesync/h1/nodes/n1/status", payload, RECEIVED_US)
+    took_s = time.thread_time() - began
+    gc.enable()
+    assert took_s < 0.025
