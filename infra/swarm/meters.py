@@ -92,7 +92,6 @@ class Meter:
     __slots__ = (
         "_export",
         "_import",
-        "_last_us",
         "_lowest",
         "_names",
         "_places",
@@ -101,6 +100,7 @@ class Meter:
         "_solar",
         "hidden_uwh",
         "jumps",
+        "last_us",
     )
 
     def __init__(self, index: int, phases: int, chance: Random) -> None:
@@ -113,14 +113,14 @@ class Meter:
         self._import = [uwh * MWUS_PER_UWH for uwh in start]  # mW·µs
         self._export = [uwh * MWUS_PER_UWH // 3 for uwh in start]
         self._rolls_over_at = _NEVER
-        self._last_us: int | None = None
+        self.last_us: int | None = None
         self.hidden_uwh = [0] * (2 * len(start))
         self.jumps = 0
 
     def read(self, at_us: int) -> tuple[list[int], bytes]:
         """The numbers of all channels in a row, and the payload from `"ts"` to its end."""
-        elapsed = 0 if self._last_us is None else at_us - self._last_us
-        self._last_us = at_us
+        elapsed = 0 if self.last_us is None else at_us - self.last_us
+        self.last_us = at_us
         solar, imports, names, places = self._solar, self._import, self._names, self._places
         chance = self._random(60)
         lowest = self._lowest

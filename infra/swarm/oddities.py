@@ -77,8 +77,8 @@ class Whims:
         "_chance",
         "_drift_ppm",
         "_first_us",
+        "_last_us",
         "held_back",
-        "shown_us",
     )
 
     def __init__(self, behaviour: Behaviour, chance: Random, meter: Meter) -> None:
@@ -88,7 +88,7 @@ class Whims:
         slow = MOST_SLOW_S if behaviour.clock_step else 0.0
         self._ahead_us = -round(chance.uniform(0, slow) * SECOND_US)
         self._first_us: int | None = None
-        self.shown_us = 0  # the clock, at the last reading
+        self._last_us = 0
         self.held_back: tuple[int, float] | None = None  # seq, and when it was to be sent
         if chance.random() < behaviour.rollover:
             meter.roll_over_soon(chance.randrange(1, ROLLOVER_WITHIN_UWH))
@@ -101,8 +101,8 @@ class Whims:
         if self._chance.random() < self._behaviour.clock_step and room_us > SECOND_US:
             self._ahead_us += round(self._chance.uniform(0, room_us))
         drifted = round((now_us - self._first_us) * self._drift_ppm / 1e6)
-        self.shown_us = max(self.shown_us + 1, now_us + self._ahead_us + drifted)
-        return self.shown_us
+        self._last_us = max(self._last_us + 1, now_us + self._ahead_us + drifted)
+        return self._last_us
 
     def resets(self) -> bool:
         return self._chance.random() < self._behaviour.reset

@@ -159,20 +159,20 @@ class Swarm:
             counts.cpu_s += time.process_time() - cpu
 
     async def finish(self) -> int:
-        """One more reading of every node, at the next whole minute. Returns its instant in µs.
+        """One more reading of every node, at the minute after its last. Returns the earliest in µs.
 
-        With it the minute before has its end, so that its energy is final. Odd nodes take the
-        next minute of their own clocks; the earliest of all is returned.
+        With it the minute before has its end, so that its energy is final.
         """
-        now_us = max(time.time_ns() // 1000, self._last_us)
-        at_us = earliest_us = next_minute(now_us)
+        earliest_us = next_minute(max(time.time_ns() // 1000, self._last_us))
         for index, node in enumerate(self._nodes):
-            own_us = at_us if node.whims is None else next_minute(node.whims.shown_us)
-            self._measure(node, own_us)
-            earliest_us = min(earliest_us, own_us)
+            at_us = earliest_us
+            if node.meter.last_us is not None:
+                at_us = next_minute(node.meter.last_us)
+                earliest_us = min(earliest_us, at_us)
+            self._measure(node, at_us)
+            self._last_us = max(self._last_us, at_us)
             if index % 200 == 199:
                 await asyncio.sleep(TICK_S)
-        self._last_us = at_us
         return earliest_us
 
     async def drain(self, timeout_s: float, progress: Callable[[int], None] | None = None) -> int:
