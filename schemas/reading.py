@@ -55,6 +55,9 @@ class Values(msgspec.Struct, gc=False, omit_defaults=True):
 
 VALUE_NAMES = Values.__struct_fields__
 
+ValueRow = tuple[float | None, ...]
+"""One value for each of `VALUE_NAMES`, in their order."""
+
 
 class Clock(IntEnum):
     """Whose clock `measured_us` is."""

@@ -9,11 +9,9 @@ from collections.abc import Iterable
 from operator import itemgetter
 from typing import Any
 
-from msgspec.structs import astuple
+from schemas.reading import VALUE_NAMES, ValueRow
 
-from schemas.reading import VALUE_NAMES, Values
-
-ReadingRow = tuple[int, int, int, int, int | None, int, int, Values]
+ReadingRow = tuple[int, int, int, int, int | None, int, int, ValueRow]
 """`channel_id, measured_us, received_us, log_offset, seq, clock, source, values`."""
 
 COLUMNS = (
@@ -24,8 +22,8 @@ COLUMNS = (
 PG_EPOCH_US = 946_684_800_000_000
 """2000-01-01 UTC, from which PostgreSQL counts."""
 
-_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_TRAILER = struct.pack(">h", -1)
+SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+TRAILER = struct.pack(">h", -1)
 _FIXED = ">hiiiqiqiq"  # field count, channel_id, measured_at, received_at, log_offset
 
 
@@ -52,11 +50,11 @@ class BlockBuilder:
 
     def block(self, rows: Iterable[ReadingRow]) -> bytes:
         """One complete COPY stream. Time is µs since the Unix epoch in `rows`."""
-        parts = [_SIGNATURE]
+        parts = [SIGNATURE]
         append, packers, epoch = parts.append, self._by_channel, PG_EPOCH_US
         count = len(COLUMNS)
         for channel, measured, received, offset, seq, clock, source, values in rows:
-            told = (8, -1, *astuple(values))  # a value's length, a null's length
+            told = (8, -1, *values)  # a value's length, a null's length
             head = (count, 4, channel, 8, measured - epoch, 8, received - epoch, 8, offset)
             number = (-1,) if seq is None else (8, seq)
             packer = packers.get(channel)
@@ -68,7 +66,7 @@ class BlockBuilder:
                 packer = self._packer(channel, told, seq)
                 row = packer.pack(*head, *number, 2, clock, 2, source, *packer.pick(told))
             append(row)
-        append(_TRAILER)
+        append(TRAILER)
         return b"".join(parts)
 
     def _packer(self, channel: int, told: tuple[Any, ...], seq: int | None) -> _Packer:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import psycopg
 from psycopg.types.json import Jsonb
 
-from schemas.reading import VALUE_NAMES, Values
+from schemas.reading import VALUE_NAMES, ValueRow
 from sinks.copy_block import COLUMNS, BlockBuilder, ReadingRow
+from sinks.reading_columns import ReadingColumns
 
 _COPY = f"COPY readings ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
 _COPY_STAGE = f"COPY stage ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)"
@@ -30,7 +30,7 @@ INSERT INTO reading_conflict (channel_id, measured_at, log_offset, seq, reading)
 VALUES (%s, from_us(%s), %s, %s, %s) ON CONFLICT DO NOTHING
 """
 
-Merge = Callable[[int | None, Values, int | None, Values], Any]
+Merge = Callable[[int | None, ValueRow, int | None, ValueRow], Any]
 """`streams.merge.merge`: how two readings with one key become one."""
 
 
@@ -46,6 +46,21 @@ class Unstorable(Exception):
     def __init__(self, rows: list[ReadingRow], error: str) -> None:
         super().__init__(error)
         self.rows = rows
+
+
+def copy_columns(conn: psycopg.Connection[Any], columns: ReadingColumns) -> int | None:
+    """Store the new ones; how many they are. None, and nothing stored, where a key is known or the
+    database refuses a row for what it holds.
+    """
+    size, block = columns.block()
+    if not size:
+        return 0
+    try:
+        with conn.transaction():
+            _copy(conn, _COPY, block)
+    except (psycopg.DataError, psycopg.IntegrityError):
+        return None
+    return size
 
 
 def copy_new(
@@ -124,14 +139,14 @@ def _merge_staged(
     _copy(conn, _COPY_STAGE, builder.block(rows))
     bounds = conn.execute("SELECT min(measured_at), max(measured_at) FROM stage").fetchone()
     assert bounds is not None
-    known: dict[tuple[int, int], tuple[int | None, Values]] = {
-        (channel, at): (seq, Values(*values))
+    known: dict[tuple[int, int], tuple[int | None, ValueRow]] = {
+        (channel, at): (seq, tuple(values))
         for channel, at, seq, *values in conn.execute(
             _SAME_KEY, {"first": bounds[0], "last": bounds[1]}
         )
     }
     fresh: dict[tuple[int, int], ReadingRow] = {}
-    updated: dict[tuple[int, int], tuple[int | None, Values]] = {}
+    updated: dict[tuple[int, int], tuple[int | None, ValueRow]] = {}
     conflicts = []
     duplicates = 0
     for row in rows:
@@ -158,24 +173,27 @@ def _merge_staged(
 
 
 def update_merged(
-    conn: psycopg.Connection[Any], rows: Iterable[tuple[int, int, int | None, Values]]
+    conn: psycopg.Connection[Any], rows: Iterable[tuple[int, int, int | None, ValueRow]]
 ) -> None:
     """Replace stored readings: (channel_id, measured_us, seq, values)."""
-    updates = [
-        (seq, *msgspec.structs.astuple(values), channel, at) for channel, at, seq, values in rows
-    ]
+    updates = [(seq, *values, channel, at) for channel, at, seq, values in rows]
     if updates:
         conn.cursor().executemany(_UPDATE, updates)
 
 
 def store_conflicts(
     conn: psycopg.Connection[Any],
-    rows: Iterable[tuple[int, int, int, int | None, Values]],
+    rows: Iterable[tuple[int, int, int, int | None, ValueRow]],
 ) -> None:
     """Keep what gave way: (channel_id, measured_us, log_offset, seq, values)."""
     kept = [
-        (channel, at, offset, seq, Jsonb(msgspec.to_builtins(values)))
+        (channel, at, offset, seq, Jsonb(_said(values)))
         for channel, at, offset, seq, values in rows
     ]
     if kept:
         conn.cursor().executemany(_CONFLICT, kept)
+
+
+def _said(values: ValueRow) -> dict[str, float]:
+    named = zip(VALUE_NAMES, values, strict=True)
+    return {name: value for name, value in named if value is not None}

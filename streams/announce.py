@@ -7,18 +7,20 @@ crash. Consumers keep the highest revision of a key.
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 import psycopg
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from schemas.announcements import DeviceSaid, PackedReadings, RefusedHeaders
 from schemas.device import State
 from schemas.topics import DEVICE, RAW, RAW_DLQ, READING, USAGE_1M
 from schemas.usage import Quality, UsageWindow, Why
-from streams.fold import Refused, Work
+from streams.records import Refused
+from streams.work import Work
 
 _SOURCE = b"/meterstream/streams"
 
@@ -27,13 +29,18 @@ MOST_PACKED = 1000
 """Readings of one record of `energy.reading.v1`: some 300 kB, within Kafka's usual limit."""
 
 
+Announcement = tuple[str, bytes, bytes, list[tuple[str, bytes]]]
+"""Topic, key, value and headers."""
+
+
 class _Pending:
-    """Messages of one transaction that Kafka has not confirmed yet."""
+    """Messages of one transaction that Kafka has not confirmed yet: so many are `left`."""
 
-    __slots__ = ("left", "offsets", "sealed")
+    __slots__ = ("delivered", "left", "offsets")
 
-    def __init__(self, offsets: dict[int, int]) -> None:
-        self.offsets, self.left, self.sealed = offsets, 0, False
+    def __init__(self, announcer: "Announcer", offsets: dict[int, int], messages: int) -> None:
+        self.offsets, self.left = offsets, messages
+        self.delivered = partial(announcer.delivered, self)
 
 
 class Announcer:
@@ -53,11 +60,14 @@ class Announcer:
                 "error_cb": self._on_error,
             }
         )
-        self._encode = msgspec.json.Encoder().encode
         self._lock = threading.Lock()
         self._pending: deque[_Pending] = deque()
         self.published: dict[int, int] = {}
-        self.unconfirmed = 0
+
+    @property
+    def unconfirmed(self) -> int:
+        with self._lock:
+            return sum(pending.left for pending in self._pending)
 
     def forget(self, parts: Iterable[int]) -> None:
         with self._lock:
@@ -70,94 +80,32 @@ class Announcer:
         self, work: Work, windows: Sequence[UsageWindow], said: Sequence[DeviceSaid] = ()
     ) -> None:
         """Publish what `work` changed, with windows and whole device states as they are stored."""
-        pending = _Pending({a.part: a.next_offset for a in work.advances})
+        messages = [*_readings(work)]
+        messages += [_as_json(DEVICE.name, str(state.device_id), state) for state in said]
+        messages += [_refused(refused) for refused in work.refused]
+        messages += [_window(window) for window in windows]
+        pending = _Pending(self, {a.part: a.next_offset for a in work.advances}, len(messages))
         with self._lock:
             self._pending.append(pending)
-        for device, readings in work.readings.values():
-            key = str(device.device_id)
-            for start in range(0, len(readings), MOST_PACKED):
-                packed = PackedReadings(
-                    device.device_id,
-                    device.address,
-                    readings[start : start + MOST_PACKED],
-                    device.home_id,
-                )
-                self._send(pending, READING.name, key, packed)
-        for device_state in said:
-            self._send(pending, DEVICE.name, str(device_state.device_id), device_state)
-        for refused in work.refused:
-            self._send_refused(pending, refused)
-        for window in windows:
-            self._send_window(pending, window)
-        with self._lock:
-            pending.sealed = True
             self._settle()
+        produce, delivered = self._producer.produce, pending.delivered
+        for topic, key, value, headers in messages:
+            while True:
+                try:
+                    produce(topic, value, key, headers=headers, on_delivery=delivered)
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
 
-    def _send_window(self, pending: _Pending, window: UsageWindow) -> None:
-        identity = f"{window.channel_id}/{window.window_start_us}/{window.revision}"
-        headers = [("ce_id", identity.encode()), ("ce_type", b"energy.usage.1m.v1")]
-        key = window.home_id or window.address
-        self._send(pending, USAGE_1M.name, key, window, headers)
-
-    def _send(
-        self,
-        pending: _Pending,
-        topic: str,
-        key: str,
-        value: msgspec.Struct,
-        headers: Sequence[tuple[str, bytes]] = (),
-    ) -> None:
-        self._produce(pending, topic, key.encode(), self._encode(value), [*headers, *_JSON])
-
-    def _produce(
-        self,
-        pending: _Pending,
-        topic: str,
-        key: bytes,
-        value: bytes,
-        headers: Sequence[tuple[str, bytes]],
-    ) -> None:
-        def delivered(error: KafkaError | None, _message: Any) -> None:
-            if error is not None:
-                self._on_fatal(f"Kafka refused a record of {topic}: {error}")
-                return
-            with self._lock:
-                pending.left -= 1
-                self.unconfirmed -= 1
-                if pending.left == 0:
-                    self._settle()
-
+    def delivered(self, pending: _Pending, error: KafkaError | None, message: Message) -> None:
+        """A delivery report of the producer's."""
+        if error is not None:
+            self._on_fatal(f"Kafka refused a record of {message.topic()}: {error}")
+            return
         with self._lock:
-            pending.left += 1
-            self.unconfirmed += 1
-        while True:
-            try:
-                self._producer.produce(
-                    topic, key=key, value=value, headers=list(headers), on_delivery=delivered
-                )
-                return
-            except BufferError:
-                self._producer.poll(0.1)
-
-    def _send_refused(self, pending: _Pending, refused: Refused) -> None:
-        said = RefusedHeaders(
-            topic=RAW.name,
-            stage="decode",
-            class_name="ingest.decoders",
-            message=refused.error,
-            mqtt_topic=refused.mqtt_topic,
-            received_at=str(refused.received_us),
-            source=refused.source.name.lower(),
-            part=str(refused.part),
-            offset=str(refused.offset),
-            reason=refused.reason.value,
-        )
-        headers = [
-            (name, text.encode(errors="replace"))
-            for name, text in msgspec.to_builtins(said).items()
-        ]
-        key = refused.address.encode(errors="replace")
-        self._produce(pending, RAW_DLQ.name, key, refused.payload, headers)
+            pending.left -= 1
+            if pending.left == 0:
+                self._settle()
 
     def poll(self, seconds: float) -> None:
         self._producer.poll(seconds)
@@ -167,7 +115,7 @@ class Announcer:
 
     def _settle(self) -> None:
         """Move `published` over every transaction, oldest first, whose messages are confirmed."""
-        while self._pending and self._pending[0].sealed and self._pending[0].left == 0:
+        while self._pending and self._pending[0].left == 0:
             self.published.update(self._pending.popleft().offsets)
 
     def _on_error(self, error: KafkaError) -> None:
@@ -175,7 +123,48 @@ class Announcer:
             self._on_fatal(f"the producer of derived topics is broken: {error}")
 
 
-_JSON = (("ce_source", _SOURCE), ("content-type", b"application/json"))
+_encode = msgspec.json.Encoder().encode
+_JSON = [("ce_source", _SOURCE), ("content-type", b"application/json")]
+
+
+def _as_json(topic: str, key: str, value: msgspec.Struct) -> Announcement:
+    return topic, key.encode(), _encode(value), _JSON
+
+
+def _readings(work: Work) -> Iterator[Announcement]:
+    for device, told in work.announced():
+        key = str(device.device_id)
+        for start in range(0, len(told), MOST_PACKED):
+            some = told[start : start + MOST_PACKED]
+            packed = PackedReadings(device.device_id, device.address, some, device.home_id)
+            yield _as_json(READING.name, key, packed)
+
+
+def _window(window: UsageWindow) -> Announcement:
+    identity = f"{window.channel_id}/{window.window_start_us}/{window.revision}"
+    headers = [("ce_id", identity.encode()), ("ce_type", b"energy.usage.1m.v1"), *_JSON]
+    key = window.home_id or window.address
+    return USAGE_1M.name, key.encode(), _encode(window), headers
+
+
+def _refused(refused: Refused) -> Announcement:
+    said = RefusedHeaders(
+        topic=RAW.name,
+        stage="decode",
+        class_name="ingest.decoders",
+        message=refused.error,
+        mqtt_topic=refused.mqtt_topic,
+        received_at=str(refused.received_us),
+        source=refused.source.name.lower(),
+        part=str(refused.part),
+        offset=str(refused.offset),
+        reason=refused.reason.value,
+    )
+    headers = [
+        (name, text.encode(errors="replace")) for name, text in msgspec.to_builtins(said).items()
+    ]
+    key = refused.address.encode(errors="replace")
+    return RAW_DLQ.name, key, refused.payload, headers
 
 
 _STATES = """

@@ -1,290 +1,37 @@
-"""One transaction's worth of records, folded into the partitions' memory. Pure but for `Resolver`.
+"""One transaction's worth of records, folded into the partitions' memory. Pure.
 
-`decode_chunk` reads the records; `fold` applies them in the order of the log. Whatever a record
-holds, neither raises: a record that cannot be used becomes a `Refused`.
+`fold` applies decoded records in the order of the log. Whatever a record holds, it does not raise.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from ingest.decoders.topic_table import decode
-from schemas.decoded import Decoded, Reason, Undecodable
-from schemas.device import Event, State
-from schemas.reading import SOURCES, Clock, Reading, Source, Values
-from schemas.topics import RawHeader
-from schemas.units import DAY_US, MINUTE_US, QUARTER_US
-from sinks.copy_block import ReadingRow
-from sinks.usage_windows import ChannelStateRow, MinuteRecord
-from streams.energy import GapEnergy, Minute
+import numpy as np
+from msgspec.structs import astuple
+
+from schemas.decoded import Reason
+from schemas.reading import Clock, Source
+from schemas.units import MINUTE_US, QUARTER_US
+from sinks.usage_windows import ChannelStateRow
 from streams.merge import merge
-from streams.partition import Channel, Device, Partition
-from streams.windows import ChannelWindows, Span, held_of
+from streams.partition import Channel, Partition
+from streams.records import Chunk, Message, Refused, Tick, refuse
+from streams.samples import Samples
+from streams.windows import ChannelWindows, Held, held_of, row_of
+from streams.work import (
+    Advance,
+    ChangedRow,
+    Conflict,
+    EventRow,
+    GapRow,
+    MergedRow,
+    MinuteRow,
+    Redo,
+    StateChange,
+    Work,
+)
 
-OLDEST_US = 90 * DAY_US
 MOST_NEW_A_MINUTE = 1000
-OLDEST_IMPORT_US = 60 * 366 * DAY_US
-
-
-class Record(Protocol):
-    """What is used of an `aiokafka.ConsumerRecord`."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-
-
-class Tick(NamedTuple):
-    offset: int
-    shard: str
-    tick_us: int
-    appended_us: int
-
-
-class Message(NamedTuple):
-    """A record that could be decoded."""
-
-    offset: int
-    received_us: int
-    source: Source
-    decoded: Decoded
-    topic: str
-    payload: bytes
-    packet: tuple[str, str, int, bool] | None  # shard, id, content and redelivered, if clockless
-
-
-class Refused(NamedTuple):
-    """A record that cannot be used, as it goes to the dead letter topic and the table."""
-
-    part: int
-    offset: int
-    address: str
-    mqtt_topic: str
-    source: Source
-    received_us: int
-    reason: Reason
-    error: str
-    payload: bytes
-
-
-Parsed = Tick | Message | Refused
-
-
-class Chunk(NamedTuple):
-    """Decoded records of one partition, in the order of the log."""
-
-    partition: Partition
-    parsed: list[Parsed]
-    next_offset: int
-
-
-class StateChange(NamedTuple):
-    device: Device
-    offset: int
-    state: State
-
-
-class EventRow(NamedTuple):
-    device: Device
-    part: int
-    offset: int
-    number: int
-    event: Event
-
-
-class MergedRow(NamedTuple):
-    """A stored or just folded reading that a later message with the same key changed."""
-
-    channel_id: int
-    measured_us: int
-    seq: int | None
-    values: Values
-
-
-class Conflict(NamedTuple):
-    """What had to give way to another reading with the same key."""
-
-    channel_id: int
-    measured_us: int
-    offset: int
-    seq: int | None
-    values: Values
-
-
-class MinuteRow(NamedTuple):
-    part: int
-    offset: int
-    channel: Channel
-    minute: Minute
-
-
-class GapRow(NamedTuple):
-    part: int
-    offset: int
-    channel: Channel
-    gap: GapEnergy
-
-
-class Redo(NamedTuple):
-    """Complete windows to compute anew from what is stored up to `offset`."""
-
-    part: int
-    offset: int
-    channel: Channel
-    span: Span
-    complete_until_us: int
-
-
-class ChangedRow(NamedTuple):
-    """A span that waits for the next tick, stored so that a crash does not forget it."""
-
-    part: int
-    offset: int
-    channel: Channel
-    span: Span
-
-
-class Advance(NamedTuple):
-    """How far a transaction takes a partition."""
-
-    part: int
-    epoch: int
-    expected: int
-    next_offset: int
-    stream_us: int
-    ticks: dict[str, int]
-
-
-@dataclass(slots=True)
-class Work:
-    """Everything that one transaction stores and that is announced after it."""
-
-    advances: list[Advance] = field(default_factory=list)
-    rows: list[ReadingRow] = field(default_factory=list)
-    late_rows: list[ReadingRow] = field(default_factory=list)
-    merged: list[MergedRow] = field(default_factory=list)
-    conflicts: list[Conflict] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
-    states: list[StateChange] = field(default_factory=list)
-    events: list[EventRow] = field(default_factory=list)
-    minutes: list[MinuteRow] = field(default_factory=list)
-    gaps: list[GapRow] = field(default_factory=list)
-    redo: list[Redo] = field(default_factory=list)
-    settled: dict[int, int] = field(default_factory=dict)  # part -> `window_dirty` done up to
-    changed: list[ChangedRow] = field(default_factory=list)
-    touched: dict[int, tuple[int, Channel]] = field(default_factory=dict)  # with its part
-    channel_states: list[ChannelStateRow] = field(default_factory=list)  # of those, as folded
-    left_quarters: set[tuple[int, int]] = field(default_factory=set)  # maybe complete only now
-    readings: dict[int, tuple[Device, list[Reading]]] = field(default_factory=dict)
-    chunks: Sequence[Chunk] = ()
-    changed_minutes: list[tuple[MinuteRecord, int]] = field(default_factory=list)  # once stored
-    stored_before: bool = False  # the answer to an earlier COMMIT was lost
-    stored: int = 0
-    stored_duplicates: int = 0
-    records: int = 0
-    duplicates: int = 0
-    ticks_ahead: int = 0
-    gaps_in_log: list[tuple[int, int, int]] = field(default_factory=list)  # part, from, to
-
-
-_TOPIC, _RETAINED, _DEVICE_CLOCK = RawHeader.TOPIC, RawHeader.RETAINED, Clock.DEVICE
-_BELIEVED = {
-    name.encode(): (source, OLDEST_IMPORT_US if source is Source.IMPORT else OLDEST_US)
-    for name, source in SOURCES.items()
-}
-_message = Message._make  # half the time of a call with seven arguments
-
-
-def decode_chunk(part: int, records: Iterable[Record]) -> list[Parsed]:
-    """Read the records of one partition: ticks, messages, and those to be refused."""
-    return [_parse(part, record) for record in records]
-
-
-_texts: dict[bytes, str] = {}
-
-
-def _text(raw: bytes) -> str:
-    text = _texts.get(raw)
-    if text is None:
-        if len(_texts) > 200_000:
-            _texts.clear()
-        text = _texts[raw] = raw.decode(errors="replace")
-    return text
-
-
-def _parse(part: int, record: Record) -> Parsed:
-    headers = record.headers
-    if len(headers) < 4 or headers[0][0] != _TOPIC:
-        return _tick_or_stray(part, record)
-    raw_topic = headers[0][1]
-    topic = _texts.get(raw_topic) or _text(raw_topic)
-    payload = record.value or b""
-    try:
-        received_us = int(headers[1][1])
-        source, oldest_us = _BELIEVED[headers[2][1]]
-    except (ValueError, KeyError):
-        return _stray(part, record, "its headers received_at or source are not ours")
-    retained = headers[-1][0] == _RETAINED
-    try:
-        decoded = decode(topic, payload, received_us, retained=retained, oldest_us_back=oldest_us)
-    except Undecodable as error:
-        address = (record.key or b"").decode(errors="replace")
-        return Refused(
-            part,
-            record.offset,
-            address,
-            topic,
-            source,
-            received_us,
-            error.reason,
-            str(error),
-            payload,
-        )
-    packet = None
-    readings = decoded.readings
-    if (not readings or readings[0].clock is not _DEVICE_CLOCK) and len(headers) > 4:
-        packet = _packet(headers, hash((topic, payload)))
-    return _message((record.offset, received_us, source, decoded, topic, payload, packet))
-
-
-def _packet(
-    headers: Sequence[tuple[str, bytes]], content: int
-) -> tuple[str, str, int, bool] | None:
-    """What a message without a clock of its own is known again by."""
-    name, packet_id = headers[4]
-    if name == _RETAINED:
-        return None
-    return _text(headers[3][1]), _text(packet_id), content, name == RawHeader.DUP
-
-
-def _tick_or_stray(part: int, record: Record) -> Parsed:
-    headers = dict(record.headers)
-    try:
-        return Tick(
-            record.offset,
-            _text(headers[RawHeader.SHARD]),
-            int(headers[RawHeader.TICK]),
-            record.timestamp * 1000,
-        )
-    except (KeyError, ValueError):
-        return _stray(part, record, "it has neither a message's headers nor a tick's")
-
-
-def _stray(part: int, record: Record, why: str) -> Refused:
-    headers = {name: value.decode(errors="replace") for name, value in record.headers}
-    return Refused(
-        part,
-        record.offset,
-        (record.key or b"").decode(errors="replace"),
-        headers.get(RawHeader.TOPIC, ""),
-        Source.MQTT,
-        record.timestamp * 1000,
-        Reason.MALFORMED,
-        f"record {part}:{record.offset} of the raw topic was not written by a connector: {why}",
-        record.value or b"",
-    )
 
 
 class Missing(NamedTuple):
@@ -302,7 +49,7 @@ def missing_channels(chunks: Sequence[Chunk]) -> list[Missing]:
     for partition, parsed, _ in chunks:
         devices = partition.devices
         for item in parsed:
-            if type(item) is not Message:
+            if not isinstance(item, Message):
                 continue
             decoded = item.decoded
             device = devices.get(decoded.address)
@@ -318,23 +65,23 @@ def missing_channels(chunks: Sequence[Chunk]) -> list[Missing]:
     return list(found.values())
 
 
-def fold(chunks: Sequence[Chunk]) -> Work:
+def fold(chunks: Sequence[Chunk], samples: Samples) -> Work:
     """Apply decoded records to the memory of their partitions; say what is to be stored."""
-    work = Work(chunks=chunks)
+    work = Work(chunks=chunks, samples=samples)
     started = {partition.part: partition.next_offset for partition, _, _ in chunks}
     for partition, parsed, next_offset in chunks:
         stored_until = partition.next_offset
-        work.records += len(parsed)
         for item in parsed:
-            kind = type(item)
-            if item.offset < stored_until:
+            if isinstance(item, range):
+                _fold_samples(partition, item, stored_until, work)
+            elif isinstance(item, Refused):
+                work.refused.append(item)
+            elif item.offset < stored_until:
                 _announce_again(partition, item, work)
-            elif kind is Message:
-                _fold_message(partition, item, work)  # type: ignore[arg-type]
-            elif kind is Tick:
-                _fold_tick(partition, item, work)  # type: ignore[arg-type]
+            elif isinstance(item, Message):
+                _fold_message(partition, item, work)
             else:
-                work.refused.append(item)  # type: ignore[arg-type]
+                _fold_tick(partition, item, work)
         partition.next_offset = max(stored_until, next_offset)
     for partition in {chunk.partition.part: chunk.partition for chunk in chunks}.values():
         work.advances.append(_advance(partition, started[partition.part]))
@@ -378,15 +125,12 @@ def _advance(partition: Partition, expected: int) -> Advance:
     )
 
 
-def _announce_again(partition: Partition, item: Parsed, work: Work) -> None:
+def _announce_again(partition: Partition, item: Message | Tick, work: Work) -> None:
     """A record that is stored, but whose announcement Kafka may not have: only announce it."""
-    if isinstance(item, Refused):
-        work.refused.append(item)
-    elif isinstance(item, Message):
+    if isinstance(item, Message):
         device = partition.devices.get(item.decoded.address)
         if device is not None:
-            told = work.readings.setdefault(device.device_id, (device, []))
-            told[1].extend(item.decoded.readings)
+            work.told_of(device).extend(item.decoded.readings)
             work.states += [StateChange(device, item.offset, s) for s in item.decoded.states]
 
 
@@ -417,35 +161,70 @@ def _fold_message(partition: Partition, message: Message, work: Work) -> None:
         work.refused.append(_too_many(partition.part, message))
         return
     if decoded.readings:
-        told = work.readings.get(device.device_id)
-        if told is None:
-            told = work.readings[device.device_id] = (device, [])
+        told = work.told_of(device)
         for reading in decoded.readings:
-            if _fold_reading(partition, device, reading, offset, received_us, source, work):
-                told[1].append(reading)
+            channel = device.channels[reading.channel]
+            held = held_of(reading.measured_us, reading.seq, astuple(reading.values))
+            said = (offset, received_us, reading.clock, source)
+            if _fold_reading(partition, channel, held, *said, work):
+                told.append(reading)
     for state in decoded.states:
         work.states.append(StateChange(device, offset, state))
     for number, event in enumerate(decoded.events):
         work.events.append(EventRow(device, partition.part, offset, number, event))
 
 
+def _fold_samples(partition: Partition, run: range, stored_until: int, work: Work) -> None:
+    """Usually each is a reading newer than all that its channel holds."""
+    samples = work.samples
+    new, told, offsets = samples.columns.new, samples.told, samples.columns.log_offset
+    start = run.start
+    if offsets[start] < stored_until:
+        start += int(np.searchsorted(offsets[run.start : run.stop], stored_until))
+        told[run.start : start] = bytes([1]) * (start - run.start)
+    stream_us = partition.stream_us
+    channels, readings = samples.channels[start : run.stop], samples.held[start : run.stop]
+    for i, channel, held in zip(range(start, run.stop), channels, readings, strict=True):
+        windows = channel.windows
+        if windows is None or not windows.held or held[0] <= windows.held[-1][0]:
+            told[i] = _fold_sample(partition, channel, held, i, work)
+            continue
+        span = windows.append(held)
+        new[i] = told[i] = 1
+        windows.heard_us = stream_us
+        if held[0] >= channel.wake_us:
+            partition.schedule(channel)
+        if span is not None:
+            partition.mark_changed(channel, span)
+
+
+def _fold_sample(
+    partition: Partition, channel: Channel, held: Held, place: int, work: Work
+) -> bool:
+    columns = work.samples.columns
+    offset, received_us = int(columns.log_offset[place]), int(columns.received_us[place])
+    return _fold_reading(
+        partition, channel, held, offset, received_us, Clock.DEVICE, Source.MQTT, work
+    )
+
+
 def _fold_reading(
     partition: Partition,
-    device: Device,
-    reading: Reading,
+    channel: Channel,
+    held: Held,
     offset: int,
     received_us: int,
+    clock: Clock,
     source: Source,
     work: Work,
 ) -> bool:
     """Take one reading; False when it says nothing new."""
-    channel = device.channels[reading.channel]
-    at, values, seq = reading.measured_us, reading.values, reading.seq
-    held = held_of(at, seq, values)
+    at, seq, values = held[0], held[6], row_of(held[7])
     windows = channel.windows
-    row = (channel.channel_id, at, received_us, offset, seq, reading.clock, source, values)
+    row = (channel.channel_id, at, received_us, offset, seq, clock, source, values)
     if windows is None:
-        windows = channel.windows = ChannelWindows(device.limits, ChannelWindows.first_window(held))
+        first = ChannelWindows.first_window(held)
+        windows = channel.windows = ChannelWindows(channel.device.limits, first)
         work.touched[channel.channel_id] = (partition.part, channel)
     in_memory = windows.held
     last = in_memory[-1][0] if in_memory else windows.complete_until_us - 1
@@ -455,12 +234,13 @@ def _fold_reading(
     else:
         known = windows.find(at)
         if known is not None:
-            merged = merge(known[6], known[7], seq, values)
+            before = row_of(known[7])
+            merged = merge(known[6], before, seq, values)
             if merged.loser is not None:
                 work.conflicts.append(
                     Conflict(channel.channel_id, at, offset, merged.loser_seq, merged.loser)
                 )
-            if (merged.seq, merged.values) == (known[6], known[7]):
+            if (merged.seq, merged.values) == (known[6], before):
                 work.duplicates += 1
                 return False
             work.merged.append(MergedRow(channel.channel_id, at, merged.seq, merged.values))
@@ -484,19 +264,4 @@ def _too_many(part: int, message: Message) -> Refused:
         Reason.TOO_MANY_NEW,
         f"{address}: more than {MOST_NEW_A_MINUTE} unknown addresses were first heard of in its "
         "minute; claim the device, or replay this record with `meterstream dlq replay`",
-    )
-
-
-def refuse(part: int, message: Message, reason: Reason, error: str) -> Refused:
-    """Refuse a message that could be decoded."""
-    return Refused(
-        part,
-        message.offset,
-        message.decoded.address,
-        message.topic,
-        message.source,
-        message.received_us,
-        reason,
-        error,
-        message.payload,
     )

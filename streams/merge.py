@@ -2,21 +2,19 @@
 
 from typing import NamedTuple
 
-from msgspec.structs import astuple
-
-from schemas.reading import VALUE_NAMES, Values
+from schemas.reading import ValueRow
 
 
 class Merged(NamedTuple):
     """The reading that stays, and the values that had to give way to it (None where none did)."""
 
     seq: int | None
-    values: Values
+    values: ValueRow
     loser_seq: int | None = None
-    loser: Values | None = None
+    loser: ValueRow | None = None
 
 
-def merge(old_seq: int | None, old: Values, new_seq: int | None, new: Values) -> Merged:
+def merge(old_seq: int | None, old: ValueRow, new_seq: int | None, new: ValueRow) -> Merged:
     """Join two readings with the same key, with the same result in either order.
 
     Absent fields are filled from the other. Where both say different things, the one with the
@@ -25,20 +23,23 @@ def merge(old_seq: int | None, old: Values, new_seq: int | None, new: Values) ->
     when that is delivered again. Three that differ in their seqs and in what they say can end
     differently in different orders: of a field that the last one lacks, its seq is not kept.
     """
-    kept: dict[str, float] = {}
-    lost: dict[str, float] = {}
+    kept: list[float | None] = []
+    lost: list[float | None] = []
     old_rank, new_rank = _rank(old_seq), _rank(new_seq)
-    for name, before, after in zip(VALUE_NAMES, astuple(old), astuple(new), strict=True):
+    for before, after in zip(old, new, strict=True):
         if before is None or after is None or before == after:
-            kept[name] = after if before is None else before
-            continue
-        kept[name], lost[name] = before, after
-        if new_rank > old_rank or (new_rank == old_rank and after > before):
-            kept[name], lost[name] = after, before
+            kept.append(after if before is None else before)
+            lost.append(None)
+        elif new_rank > old_rank or (new_rank == old_rank and after > before):
+            kept.append(after)
+            lost.append(before)
+        else:
+            kept.append(before)
+            lost.append(after)
     lower, higher = (old_seq, new_seq) if new_rank > old_rank else (new_seq, old_seq)
-    if lost:
-        return Merged(higher, Values(**kept), lower, Values(**lost))
-    return Merged(higher, Values(**kept))
+    if any(value is not None for value in lost):
+        return Merged(higher, tuple(kept), lower, tuple(lost))
+    return Merged(higher, tuple(kept))
 
 
 def _rank(seq: int | None) -> int:

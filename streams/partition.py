@@ -16,6 +16,7 @@ TICK_AHEAD_US = 60 * SECOND_US
 
 MOST_REDONE_A_TICK = 200
 REMEMBERED_PACKETS = 100_000
+REMEMBERED_TOPICS = 100_000
 
 
 class Channel:
@@ -24,6 +25,7 @@ class Channel:
     __slots__ = (
         "changed",
         "channel_id",
+        "colons",
         "device",
         "due_us",
         "name",
@@ -36,6 +38,7 @@ class Channel:
         self, channel_id: int, name: str, device: "Device", windows: ChannelWindows | None
     ) -> None:
         self.channel_id, self.name, self.device = channel_id, name, device
+        self.colons = 1 + name.count(":")  # that it adds to a payload
         self.windows = windows
         self.due_us = NEVER
         self.wake_us = -1  # a reading at or after this instant asks for a new due time
@@ -90,6 +93,7 @@ class Partition:
         self.next_offset, self.published_offset = next_offset, published_offset
         self.stream_us, self.ticks = stream_us, ticks
         self.devices: dict[str, Device] = {}
+        self.by_topic: dict[bytes, Device | None] = {}  # whose envelopes come on a topic, if any
         self.changed: list[Channel] = []
         self.has_stored_changes = False  # rows of `window_dirty` that the next tick settles
         self._due: list[tuple[int, int, Channel]] = []

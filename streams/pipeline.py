@@ -22,11 +22,13 @@ from sinks.errors import is_transient
 from sinks.progress import FencedOut, note_published
 from streams import metrics
 from streams.announce import Announcer, fresh_windows, read_states, read_windows, unannounced
-from streams.fold import Chunk, Work, decode_chunk, fold, missing_channels
+from streams.fold import fold, missing_channels
 from streams.partition import Partition
+from streams.records import Chunk, decode_chunks, meet, strangers
 from streams.store import Store
 from streams.takeover import resolve, take_over
 from streams.transport import FetchedChunk
+from streams.work import Work
 
 log = structlog.get_logger()
 
@@ -260,7 +262,7 @@ class Pipeline:
             raise
 
     def _fold_chunks(self, taken: Sequence[Waiting]) -> Work:
-        chunks, gaps = [], []
+        fetched, gaps = [], []
         for waiting in taken:
             partition = self._partitions.get(waiting.part)
             if partition is None:
@@ -272,13 +274,22 @@ class Pipeline:
                 gaps.append((waiting.part, read_until, first))
             following = records[-1].offset + 1
             self._read_until[waiting.part] = max(read_until, following)
-            chunks.append(Chunk(partition, decode_chunk(waiting.part, records), following))
+            fetched.append((partition, records))
+        unknown = strangers(fetched)
+        if unknown:
+            self._resolve(decode_chunks(unknown)[0])
+            meet(unknown)
+        chunks, samples = decode_chunks(fetched)
+        self._resolve(chunks)
+        work = fold(chunks, samples)
+        work.gaps_in_log = gaps
+        work.records = sum(len(records) for _, records in fetched)
+        return work
+
+    def _resolve(self, chunks: Sequence[Chunk]) -> None:
         missing = missing_channels(chunks)
         if missing:
             self._retried(self._fold_link, lambda conn: resolve(conn, missing, self._partitions))
-        work = fold(chunks)
-        work.gaps_in_log = gaps
-        return work
 
     def _require_gap(self, part: int, read_until: int, first: int) -> None:
         low, _ = self._log_bounds(part)

@@ -18,9 +18,10 @@ from sinks.usage_windows import (
     Quantities,
 )
 from streams.energy import Minute, Point, minutes_of
-from streams.fold import Message, Redo, Refused, Work, refuse
 from streams.merge import merge
 from streams.recompute import affected
+from streams.records import Message, Refused, refuse, refuse_sample
+from streams.work import Redo, Work
 
 Changed = list[tuple[MinuteRecord, int]]
 """Windows with the log offset that changed them."""
@@ -102,11 +103,16 @@ class Store:
 
     def _store_readings(self, work: Work) -> None:
         conn, builder = self.conn, self._builder
+        columns = work.samples.columns
+        copied = readings_hypertable.copy_columns(conn, columns)
+        if copied is None:  # some are known, or refused for what they hold: row by row
+            work.rows += columns.rows()
+            columns.new = bytearray(len(columns.new))
         stored = readings_hypertable.copy_new(conn, builder, work.rows, merge)
         late = readings_hypertable.merge_late(conn, builder, work.late_rows, merge)
         readings_hypertable.update_merged(conn, work.merged)
         readings_hypertable.store_conflicts(conn, work.conflicts)
-        work.stored = stored.new + late.new
+        work.stored = (copied or 0) + stored.new + late.new
         work.stored_duplicates = stored.duplicates + late.duplicates
 
     def _store_said(self, work: Work) -> None:
@@ -263,12 +269,17 @@ def _refuse_rows(work: Work, poison: readings_hypertable.Unstorable) -> None:
 
 
 def _refusal(work: Work, channel_id: int, offset: int, error: str) -> Refused:
+    samples = work.samples
     for partition, parsed, _ in work.chunks:
         for item in parsed:
-            if type(item) is not Message or item.offset != offset:
-                continue
-            device = partition.devices.get(item.decoded.address)
-            channels = device.channels.values() if device else ()
-            if any(channel.channel_id == channel_id for channel in channels):
-                return refuse(partition.part, item, Reason.UNSTORABLE, error)
+            if isinstance(item, range):
+                for i in item:
+                    place = (samples.records[i].offset, samples.channels[i].channel_id)
+                    if place == (offset, channel_id):
+                        return refuse_sample(partition.part, samples, i, Reason.UNSTORABLE, error)
+            elif isinstance(item, Message) and item.offset == offset:
+                device = partition.devices.get(item.decoded.address)
+                channels = device.channels.values() if device else ()
+                if any(channel.channel_id == channel_id for channel in channels):
+                    return refuse(partition.part, item, Reason.UNSTORABLE, error)
     raise LookupError(f"channel {channel_id}: no message of offset {offset} is in this transaction")

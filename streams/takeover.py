@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 
 from schemas.families import FAMILIES
-from schemas.reading import VALUE_NAMES, Values
+from schemas.reading import VALUE_NAMES
 from schemas.topics import RAW
 from sinks import device_registry, progress
 from sinks.device_registry import KnownDevice
@@ -66,7 +66,7 @@ def take_over(conn: psycopg.Connection[Any], part: int) -> Partition:
 def _held(conn: psycopg.Connection[Any], part: int) -> dict[int, list[Held]]:
     held: dict[int, list[Held]] = {}
     for channel_id, at_us, seq, *values in conn.execute(_HELD, [part, part]):
-        held.setdefault(channel_id, []).append(held_of(at_us, seq, Values(*values)))
+        held.setdefault(channel_id, []).append(held_of(at_us, seq, tuple(values)))
     return held
 
 

@@ -9,23 +9,52 @@ them.
 """
 
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from aiokafka.structs import ConsumerRecord
+from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.errors import CorruptRecordException
 from faust.transport import drivers
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from schemas.topics import RAW
+from streams.records import Record
 
 SCHEME = "kafkachunk"
+
+
+class RawRecords(PartitionRecords):  # type: ignore[misc]
+    """Records of one fetch. Those of the raw topic stay as they come out of their batch: what
+    aiokafka makes of a record costs more than reading it.
+    """
+
+    next_fetch_offset: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._records_iterator  # type: ignore[no-any-return]
+
+    def _unpack_records(self) -> Iterator[Any]:
+        if self._tp.topic != RAW.name:
+            yield from super()._unpack_records()
+            return
+        while self._records.has_next():
+            batch = self._records.next_batch()
+            if self._check_crcs and not batch.validate_crc():
+                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+            if not batch.is_control_batch:
+                for record in batch:
+                    if record.offset >= self.next_fetch_offset:
+                        self.next_fetch_offset = record.offset + 1
+                        yield record
+            self.next_fetch_offset = batch.next_offset
 
 
 class FetchedChunk(NamedTuple):
     """Records of one partition from one fetch. `seek` counts the seeks before the fetch."""
 
-    records: Sequence[ConsumerRecord]
+    records: Sequence[Record]
     seek: int
 
 
@@ -80,12 +109,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._acked[tp][:] = [o for o in acked if chunks and o >= chunks[0]]
         return offset
 
-    def _chunk(self, tp: TP, records: Sequence[ConsumerRecord], seek: int) -> ConsumerMessage:
+    def _chunk(self, tp: TP, records: Sequence[Any], seek: int) -> ConsumerMessage:
         last = records[-1]
         self._chunks[tp].append(last.offset)
         return ConsumerMessage(
-            last.topic,
-            last.partition,
+            tp.topic,
+            tp.partition,
             last.offset,
             last.timestamp / 1000.0,
             last.timestamp_type,
@@ -135,5 +164,6 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
 
 def register() -> None:
-    """Let Faust know `kafkachunk://host:port`."""
+    """Let Faust know `kafkachunk://host:port`, and aiokafka `RawRecords`."""
+    fetcher.PartitionRecords = RawRecords
     drivers.TRANSPORTS.aliases[SCHEME] = "streams.transport:Transport"

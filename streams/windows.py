@@ -10,7 +10,9 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from schemas.reading import Values
+from msgspec.structs import astuple
+
+from schemas.reading import VALUE_NAMES, ValueRow, Values
 from schemas.units import HOUR_US, MINUTE_US, MW_PER_W, MWUS_PER_UWH, SECOND_US, UWH_PER_WH
 from schemas.usage import Quality, Why
 from streams.energy import (
@@ -30,8 +32,9 @@ GRACE_US = 10 * SECOND_US
 """How long after its end, in stream time, a window waits for stragglers."""
 
 
-Held = tuple[int, Any, Any, Any, Any, Any, int | None, Values]
-"""A reading in memory: the six fields of `streams.energy.Point`, then `seq` and the values.
+Held = tuple[int, Any, Any, Any, Any, Any, int | None, ValueRow | Values]
+"""A reading in memory: the six fields of `streams.energy.Point`, `seq`, and the values as they
+came (`row_of`).
 
 A bare tuple, for one is made for every reading: 0.9 µs less than a named one.
 """
@@ -51,11 +54,23 @@ class Span(NamedTuple):
         return Span(min(self.start_us, other.start_us), max(self.end_us, other.end_us))
 
 
-def held_of(measured_us: int, seq: int | None, values: Values) -> Held:
+_POWER, _IMPORT, _EXPORT, _INTERVAL = map(
+    VALUE_NAMES.index, ("power_w", "import_total_wh", "export_total_wh", "interval_s")
+)
+
+
+def row_of(values: ValueRow | Values) -> ValueRow:
+    """The values of a reading in memory; those of a sample have NaN for what was not said."""
+    if isinstance(values, tuple):
+        return values
+    return tuple(None if value != value else value for value in astuple(values))
+
+
+def held_of(measured_us: int, seq: int | None, values: ValueRow) -> Held:
     """`point_of`, `seq` and the values in one tuple."""
-    power, imported, exported = values.power_w, values.import_total_wh, values.export_total_wh
-    if values.interval_s is not None:
-        return (*point_of(measured_us, values), seq, values)
+    power, imported, exported = values[_POWER], values[_IMPORT], values[_EXPORT]
+    if values[_INTERVAL] is not None:
+        return (*point_of(measured_us, Values(*values)), seq, values)
     return (
         measured_us,
         None if power is None else round(power * MW_PER_W),
@@ -79,10 +94,12 @@ class ChannelWindows:
 
     __slots__ = (
         "_context_full",
+        "_gap_limit_us",
         "_irregular_at",
         "_last_export_us",
         "_last_import_us",
         "_last_interval_us",
+        "_max_power_mw",
         "complete_until_us",
         "heard_us",
         "held",
@@ -98,6 +115,8 @@ class ChannelWindows:
         context_full: bool = False,
     ) -> None:
         self.limits = limits
+        self._gap_limit_us = limits.gap_limit_us
+        self._max_power_mw = limits.max_power_mw
         self.complete_until_us = complete_until_us
         self.heard_us = 0
         self.held: list[Held] = []
@@ -149,37 +168,30 @@ class ChannelWindows:
             return Span(reading[0], reading[0]) if reading[0] < self.complete_until_us else None
         last = held[-1]
         held.append(reading)
-        if self._follows(last, reading):
-            if reading[2] is not None:
-                self._last_import_us = reading[0]
-            if reading[3] is not None:
-                self._last_export_us = reading[0]
-        else:
-            self._irregular_at = reading[0]
+        at, power, imported, exported, interval, *_ = reading
+        before_us, power_before, imported_before, exported_before, *_ = last
+        # Usually a reading says the same things as the one before, soon after, and plausibly.
+        regular = interval is None and power is not None and power_before is not None
+        if regular:
+            width = at - before_us
+            most_uwh = (self._max_power_mw * width + _SLACK) // MWUS_PER_UWH
+            regular = width <= self._gap_limit_us
+            if imported is None or imported_before is None:
+                regular &= imported is imported_before
+            else:
+                regular &= 0 <= imported - imported_before <= most_uwh
+                self._last_import_us = at
+            if exported is None or exported_before is None:
+                regular &= exported is exported_before
+            else:
+                regular &= 0 <= exported - exported_before <= most_uwh
+                self._last_export_us = at
+        if not regular:
+            self._irregular_at = at
             self._saw(reading)
-        if last[0] < self.complete_until_us or self._irregular_at > held[0][0]:
+        if before_us < self.complete_until_us or self._irregular_at > held[0][0]:
             return self._changed_by(len(held) - 1)
         return None
-
-    def _follows(self, last: Held, reading: Held) -> bool:
-        """Whether a reading says the same things as the one before, soon after, and plausibly."""
-        if reading[1] is None or last[1] is None or reading[4] is not None:
-            return False
-        limits = self.limits
-        width = reading[0] - last[0]
-        if width > limits.gap_limit_us:
-            return False
-        most = limits.max_power_mw * width + _SLACK
-        now, before = reading[2], last[2]
-        if now is None or before is None:
-            if now is not before:
-                return False
-        elif not 0 <= (now - before) * MWUS_PER_UWH <= most:
-            return False
-        now, before = reading[3], last[3]
-        if now is None or before is None:
-            return now is before
-        return bool(0 <= (now - before) * MWUS_PER_UWH <= most)
 
     def _saw(self, reading: Held) -> None:
         at = reading[0]

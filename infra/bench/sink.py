@@ -4,6 +4,7 @@ import os
 import time
 
 import psycopg
+from msgspec.structs import astuple
 
 from infra.bench.stream import Rate
 from infra.local import Stack
@@ -48,7 +49,8 @@ def _rows(batch: int) -> list[ReadingRow]:
             reactive_var=20.0 + n % 11, import_total_wh=1000.0 + n, export_total_wh=0.0,
             temperature_c=30.0 + n % 9, thd_voltage_percent=2.5, thd_current_percent=3.5,
         )  # fmt: skip
-        rows.append((1_000_000_000 + n % 1000, at_us, at_us + 50_000, n, n, 0, 0, values))
+        head = (1_000_000_000 + n % 1000, at_us, at_us + 50_000, n, n, 0, 0)
+        rows.append((*head, astuple(values)))
     return rows
 
 

@@ -95,6 +95,7 @@ def fill(stack: Stack, readings: int, devices: int, progress: Progress) -> int:
         {
             "bootstrap.servers": stack.kafka_bootstrap,
             "linger.ms": 20,
+            "enable.idempotence": True,  # or a retry would change the order
             "compression.type": "lz4",
             "queue.buffering.max.messages": 1_000_000,
             "partitioner": PARTITIONER,

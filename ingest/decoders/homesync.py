@@ -5,6 +5,10 @@ PowerTrack's nodes send: a number, {"value": …}, {"node_id", "metric", "value"
 quantities at once, {"power": …, "voltage": …, "ts": …}. Bare payloads say the channel `total`.
 """
 
+import math
+from typing import TYPE_CHECKING, Literal, get_args, get_type_hints
+
+import msgspec
 from msgspec.json import Decoder
 from msgspec.structs import astuple
 
@@ -39,15 +43,49 @@ from ingest.decoders.quantities import (
 )
 from schemas.decoded import Decoded, Reason, Undecodable
 from schemas.device import Event, State, StateValue
-from schemas.homesync import VERSION, Payload
-from schemas.reading import VALUE_NAMES, Reading
+from schemas.homesync import VERSION, Boot, Payload, Seq
+from schemas.reading import VALUE_NAMES, Reading, Values
 
 _ENVELOPE = Decoder(Payload)
 _ENVELOPE_KEYS = frozenset({"v", "boot", "seq", "first", "channels"})
-_REQUIRED_KEYS = 6  # v, boot, seq, first, ts, channels
+ENVELOPE_COLONS = 6  # after v, boot, seq, first, ts, channels
 _VALUES = len(VALUE_NAMES)
 _CHANNELS_KNOWN = 10_000
 _colons_of_channel: dict[str, int] = {}
+
+
+_value_types = get_type_hints(Values, include_extras=True)
+if TYPE_CHECKING:
+    Quantities = Values
+else:
+    Quantities = msgspec.defstruct(
+        "Quantities",
+        [(name, get_args(kind)[0], math.nan) for name, kind in _value_types.items()],
+        gc=False,
+        omit_defaults=True,
+        forbid_unknown_fields=True,
+    )
+"""`Values` with NaN for what is not said: a column of numbers needs no objects."""
+
+
+class Envelope(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """`schemas.homesync.Payload` for those who read very many: readings with a clock, nothing else.
+
+    No null values, no state, no keys that nobody knows.
+    """
+
+    v: Literal[1]
+    boot: Boot
+    seq: Seq
+    first: Seq
+    ts: float
+    channels: dict[str, Quantities]
+
+
+read_envelope = Decoder(Envelope).decode
+"""Raises `json_bounds.FAULTS` for all that is no such envelope. Left to the caller: `first` above
+`seq`, an unprintable `boot`, keys that are there twice, whether the clock is to be believed.
+"""
 
 
 def decode_telemetry(message: Message) -> Decoded:
@@ -74,7 +112,7 @@ def decode_telemetry(message: Message) -> Decoded:
     measured_us, clock = instant_of(said.ts, message.received_us, message.oldest_us_back)
     decoded = Decoded(message.address)
     readings = decoded.readings
-    colons = _REQUIRED_KEYS
+    colons = ENVELOPE_COLONS
     for channel, values in said.channels.items():
         try:
             colons += _colons_of_channel[channel]

@@ -148,6 +148,12 @@ def decode(
         raise Undecodable(error.reason, f"topic {topic!r:.200}: {error}") from error
 
 
+def brings_envelopes(topic: str) -> bool:
+    """Whether what comes on this topic is, usually, an envelope of `schemas.homesync`."""
+    route = _routes.get(topic) or _find_route(topic)
+    return route is not None and route.decode is homesync.decode_telemetry
+
+
 def takes_retained(topic: str) -> bool:
     """Whether a retained message of this topic is a status that still holds."""
     route = _routes.get(topic) or _find_route(topic)

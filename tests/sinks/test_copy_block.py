@@ -9,11 +9,11 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import astuple
 from psycopg.adapt import PyFormat, Transformer
 
-from schemas.reading import VALUE_NAMES, Values
+from schemas.reading import VALUE_NAMES, ValueRow
 from sinks.copy_block import COLUMNS, BlockBuilder, ReadingRow
+from tests.value_rows import value_row
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TYPES = ["int4", "timestamptz", "timestamptz", "int8", "int8", "int2", "int2"]
@@ -29,7 +29,7 @@ ROWS = st.tuples(
     st.none() | st.integers(0, 2**53),
     st.integers(0, 3),
     st.integers(0, 3),
-    st.builds(Values, **{name: st.none() | FLOATS for name in VALUE_NAMES}),
+    st.builds(value_row, **{name: st.none() | FLOATS for name in VALUE_NAMES}),
 )
 SAME_CHANNEL = st.lists(ROWS, max_size=20).map(lambda rows: [(7, *row[1:]) for row in rows])
 
@@ -40,7 +40,7 @@ def instant(us: int) -> datetime:
 
 def fields(row: ReadingRow) -> list[Any]:
     channel, measured, received, *rest, values = row
-    return [channel, instant(measured), instant(received), *rest, *astuple(values)]
+    return [channel, instant(measured), instant(received), *rest, *values]
 
 
 def written_by_psycopg(rows: list[ReadingRow]) -> bytes:
@@ -77,17 +77,17 @@ def test_a_builder_remembers_nothing_that_alters_a_later_block(
 
 
 ALTERNATING = [
-    [Values(power_w=1.0), Values(voltage_v=2.0), Values(power_w=3.0)],
-    [Values(), Values(power_w=1.0), Values()],
-    [Values(thd_current_percent=1.0), Values(power_w=1.0)],
-    [Values(power_w=-0.0, voltage_v=5e-324), Values(power_w=1e7, current_a=1.5)],
+    [value_row(power_w=1.0), value_row(voltage_v=2.0), value_row(power_w=3.0)],
+    [value_row(), value_row(power_w=1.0), value_row()],
+    [value_row(thd_current_percent=1.0), value_row(power_w=1.0)],
+    [value_row(power_w=-0.0, voltage_v=5e-324), value_row(power_w=1e7, current_a=1.5)],
 ]
 
 
 @pytest.mark.parametrize("values", ALTERNATING)
 @pytest.mark.parametrize("seqs", [(None, None, None), (1, None, 2), (None, 3, None)])
 def test_as_many_absent_values_but_other_ones_are_packed_anew(
-    values: list[Values], seqs: tuple[int | None, ...]
+    values: list[ValueRow], seqs: tuple[int | None, ...]
 ):
     rows: list[ReadingRow] = [
         (7, 1000 + i, 2000 + i, i, seq, 0, 1, value)
@@ -98,8 +98,8 @@ def test_as_many_absent_values_but_other_ones_are_packed_anew(
 
 def test_the_first_and_the_last_instant_that_a_device_can_say():
     rows: list[ReadingRow] = [
-        (1, 0, 4_133_980_800_000_000, 0, 0, 0, 0, Values(power_w=1.0)),
-        (1, 946_684_800_000_000, 946_684_799_999_999, 1, None, 3, 3, Values()),
+        (1, 0, 4_133_980_800_000_000, 0, 0, 0, 0, value_row(power_w=1.0)),
+        (1, 946_684_800_000_000, 946_684_799_999_999, 1, None, 3, 3, value_row()),
     ]
     assert BlockBuilder().block(rows) == written_by_psycopg(rows)
 
@@ -117,6 +117,6 @@ def test_rows_with_any_values_absent_read_back_as_they_went_in(db: psycopg.Conne
             copy.write(BlockBuilder().block(rows))
         names = f"channel_id, to_us(measured_at), to_us(received_at), {', '.join(COLUMNS[3:])}"
         found = db.execute(f"SELECT {names} FROM kept ORDER BY ctid".encode()).fetchall()
-        assert found == [(*row[:7], *astuple(row[7])) for row in rows]
+        assert found == [(*row[:7], *row[7]) for row in rows]
 
     read_back()

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from schemas.reading import Values
 from schemas.units import SECOND_US
@@ -17,6 +18,7 @@ from streams.merge import merge
 from streams.recompute import fetch_bounds
 from streams.store import point_of_stored
 from streams.windows import Span
+from tests.value_rows import value_row
 
 pytestmark = pytest.mark.stack
 
@@ -47,7 +49,9 @@ def test_the_query_reads_what_the_rule_over_a_list_reads(db: psycopg.Connection[
                 said = said | {"interval_import_wh": 2.0}
             readings.append((at, Values(**said)))
         db.execute("TRUNCATE readings")
-        rows = [(1, at, at, n, None, 0, 0, values) for n, (at, values) in enumerate(readings)]
+        rows = [
+            (1, at, at, n, None, 0, 0, astuple(values)) for n, (at, values) in enumerate(readings)
+        ]
         copy_new(db, BlockBuilder(), rows, merge)
         points: list[Point] = [point_of(at, values) for at, values in readings]
         start = points[min(first, len(points) - 1)].at_us
@@ -65,7 +69,9 @@ def test_the_query_reads_what_the_rule_over_a_list_reads(db: psycopg.Connection[
 
 def test_readings_of_later_records_are_left_out(db: psycopg.Connection[Any]):
     """A replay must not see what its first reading of the log could not."""
-    rows = [(1, T0 + n * SECOND_US, T0, n, None, 0, 0, Values(power_w=float(n))) for n in range(5)]
+    rows = [
+        (1, T0 + n * SECOND_US, T0, n, None, 0, 0, value_row(power_w=float(n))) for n in range(5)
+    ]
     copy_new(db, BlockBuilder(), rows, merge)
     span = LateSpan(1, T0, T0 + SECOND_US, 2, LIMITS.gap_limit_us, False, False, False)
     (found,) = late_points(db, [span])

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.reading import VALUE_NAMES, Values
+from schemas.reading import VALUE_NAMES, ValueRow
 from schemas.units import DAY_US, SECOND_US
 from sinks.copy_block import BlockBuilder, ReadingRow
 from sinks.readings_hypertable import LateResult, Unstorable, copy_new, merge_late, update_merged
 from streams.merge import merge
+from tests.value_rows import value_row
 
 pytestmark = pytest.mark.stack
 
@@ -26,13 +27,13 @@ def row(
     at_s: float, channel: int = 1, seq: int | None = None, offset: int = 0, **values: float
 ) -> ReadingRow:
     at = T0 + round(at_s * SECOND_US)
-    return (channel, at, at + 7, offset, seq, 0, 1, Values(**values))
+    return (channel, at, at + 7, offset, seq, 0, 1, value_row(**values))
 
 
-def stored(db: Connection) -> list[tuple[int, int, int | None, Values]]:
+def stored(db: Connection) -> list[tuple[int, int, int | None, ValueRow]]:
     names = ", ".join(VALUE_NAMES)
     return [
-        (channel, at, seq, Values(*values))
+        (channel, at, seq, value_row(*values))
         for channel, at, seq, *values in db.execute(
             f"SELECT channel_id, to_us(measured_at), seq, {names} FROM readings "
             "ORDER BY 1, 2".encode()
@@ -72,9 +73,9 @@ def test_readings_that_are_known_after_all_are_merged(db: Connection):
     again = [row(0, power_w=1.0), row(1, voltage_v=230.0), row(2, power_w=3.0)]
     assert copy_new(db, builder, again, merge) == LateResult(new=1, duplicates=1, changed=1)
     assert [values for *_, values in stored(db)] == [
-        Values(power_w=1.0),
-        Values(power_w=2.0, voltage_v=230.0),
-        Values(power_w=3.0),
+        value_row(power_w=1.0),
+        value_row(power_w=2.0, voltage_v=230.0),
+        value_row(power_w=3.0),
     ]
     assert conflicts(db) == []
 
@@ -96,7 +97,7 @@ def test_what_gives_way_is_kept_with_the_offset_that_showed_the_conflict(db: Con
     )
     late = merge_late(db, builder, [row(0, seq=9, offset=42, power_w=50.0)], merge)
     assert late == LateResult(0, 0, 1)
-    assert [r[2:] for r in stored(db)] == [(9, Values(power_w=50.0))]
+    assert [r[2:] for r in stored(db)] == [(9, value_row(power_w=50.0))]
     assert conflicts(db) == [
         (1, T0, 41, 7, {"power_w": 300.0}),
         (1, T0, 42, 8, {"power_w": 100.0}),
@@ -114,8 +115,8 @@ def test_a_merged_reading_keeps_the_place_in_the_log_of_its_first_message(db: Co
 
 def test_values_that_are_absent_are_set_to_null_by_an_update(db: Connection):
     copy_new(db, BlockBuilder(), [row(0, seq=1, power_w=1.0, voltage_v=2.0)], merge)
-    update_merged(db, [(1, T0, 4, Values(power_w=7.0))])
-    assert stored(db) == [(1, T0, 4, Values(power_w=7.0))]
+    update_merged(db, [(1, T0, 4, value_row(power_w=7.0))])
+    assert stored(db) == [(1, T0, 4, value_row(power_w=7.0))]
 
 
 FIELDS = ("power_w", "voltage_v", "import_total_wh")
@@ -140,7 +141,7 @@ def test_late_readings_in_any_order_and_in_any_portions_give_the_same_rows(db: C
         rows = [
             row(at, channel, offset=i, **values) for i, (at, channel, values) in enumerate(said)
         ]
-        expected: dict[tuple[int, int], tuple[int | None, Values]] = {}
+        expected: dict[tuple[int, int], tuple[int | None, ValueRow]] = {}
         for each in rows:
             key = (each[0], each[1])
             before = expected.get(key)
@@ -165,7 +166,7 @@ def test_late_readings_in_any_order_and_in_any_portions_give_the_same_rows(db: C
 
 
 def poison(channel: int, offset: int = 0) -> ReadingRow:
-    return (channel, BEYOND_TIME, T0, offset, None, 0, 1, Values(power_w=float(channel)))
+    return (channel, BEYOND_TIME, T0, offset, None, 0, 1, value_row(power_w=float(channel)))
 
 
 @pytest.mark.parametrize("places", [[0], [6], [3, 4], [0, 6], list(range(7)), [5]])

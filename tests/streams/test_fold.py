@@ -8,12 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.decoded import Reason
-from schemas.reading import Clock, Source, Values
+from schemas.reading import Clock, Source
 from schemas.units import DAY_US, SECOND_US
 from streams.energy import Limits
-from streams.fold import Chunk, Message, Refused, Tick, Work, decode_chunk, fold, missing_channels
+from streams.fold import fold, missing_channels
 from streams.partition import Channel, Device, Partition
+from streams.records import Chunk, Message, Refused, Tick, decode_chunks
 from streams.windows import Span
+from streams.work import Work
+from tests.value_rows import value_row
 
 T0 = 1_700_000_040 * SECOND_US  # a whole minute
 LIMITS = Limits(gap_limit_us=300 * SECOND_US, max_power_mw=100_000_000)
@@ -107,13 +110,15 @@ class Log:
 
     def fold(self) -> Work:
         records, self.waiting = self.waiting, []
-        chunk = Chunk(self.partition, decode_chunk(3, records), self.offset)
-        self.resolve(chunk)
-        return fold([chunk])
+        chunks, samples = decode_chunks([(self.partition, records)])
+        self.resolve(chunks)
+        work = fold(chunks, samples)
+        work.rows = sorted(work.rows + samples.columns.rows(), key=lambda row: row[3])
+        return work
 
-    def resolve(self, chunk: Chunk) -> None:
+    def resolve(self, chunks: list[Chunk]) -> None:
         """What `streams.takeover.resolve` does with the database."""
-        for missing in missing_channels([chunk]):
+        for missing in missing_channels(chunks):
             device = self.partition.devices.get(missing.address)
             if device is None:
                 if self.refuse_new:
@@ -138,13 +143,14 @@ def test_each_reading_becomes_a_row_with_its_own_offset_clock_seq_and_source():
     log.reading(1, "n2", seq=70, ts=False, received_s=1.5, power_w=-20.0)
     log.reading(2, seq=6, source="import", channel="l1", voltage_v=231.0)
     work = log.fold()
+    first = value_row(100.5, import_total_wh=10.0)
     assert work.rows == [
-        (10, at(0), at(0.25), 0, 5, Clock.DEVICE, Source.MQTT, Values(100.5, import_total_wh=10.0)),
-        (20, at(1.5), at(1.5), 1, 70, Clock.RECEIVED_NO_CLOCK, Source.MQTT, Values(-20.0)),
-        (11, at(2), at(2), 2, 6, Clock.DEVICE, Source.IMPORT, Values(voltage_v=231.0)),
+        (10, at(0), at(0.25), 0, 5, Clock.DEVICE, Source.MQTT, first),
+        (20, at(1.5), at(1.5), 1, 70, Clock.RECEIVED_NO_CLOCK, Source.MQTT, value_row(-20.0)),
+        (11, at(2), at(2), 2, 6, Clock.DEVICE, Source.IMPORT, value_row(voltage_v=231.0)),
     ]
-    assert (work.records, work.duplicates, work.refused, work.late_rows) == (3, 0, [], [])
-    assert {d.address: [r.seq for r in told] for d, told in work.readings.values()} == {
+    assert (work.duplicates, work.refused, work.late_rows) == (0, [], [])
+    assert {d.address: [r.seq for r in told] for d, told in work.announced()} == {
         N1: [5, 6],
         N2: [70],
     }
@@ -167,10 +173,10 @@ def test_several_chunks_of_one_partition_make_one_advance():
     log = Log()
     log.reading(0, power_w=1.0)
     log.reading(1, power_w=2.0)
-    first = Chunk(log.partition, decode_chunk(3, log.waiting[:1]), 1)
-    second = Chunk(log.partition, decode_chunk(3, log.waiting[1:]), 2)
-    log.resolve(first)
-    work = fold([first, second])
+    records = log.waiting
+    chunks, samples = decode_chunks([(log.partition, records[:1]), (log.partition, records[1:])])
+    log.resolve(chunks)
+    work = fold(chunks, samples)
     assert [(a.expected, a.next_offset) for a in work.advances] == [(0, 2)]
     assert [row[3] for row in work.rows] == [0, 1]
 
@@ -193,7 +199,7 @@ def test_the_same_reading_again_is_a_duplicate_and_is_not_announced_twice():
     log.reading(0, seq=1, received_s=3, power_w=100.0, current_a=0.4)
     work = log.fold()
     assert (len(work.rows), work.duplicates, work.merged, work.conflicts) == (1, 1, [], [])
-    assert [len(told) for _, told in work.readings.values()] == [1]
+    assert [len(told) for _, told in work.announced()] == [1]
 
 
 def test_a_second_half_of_a_reading_is_merged_into_it():
@@ -203,7 +209,7 @@ def test_a_second_half_of_a_reading_is_merged_into_it():
     work = log.fold()
     assert len(work.rows) == 1
     (merged,) = work.merged
-    assert merged == (10, at(0), 2, Values(power_w=100.0, temperature_c=31.5))
+    assert merged == (10, at(0), 2, value_row(power_w=100.0, temperature_c=31.5))
     assert (work.duplicates, work.conflicts) == (0, [])
 
 
@@ -213,11 +219,11 @@ def test_of_two_readings_that_differ_the_greater_seq_stays_and_the_other_is_kept
     log.reading(0, seq=7, power_w=300.0)
     work = log.fold()
     assert (work.duplicates, work.merged) == (1, [])
-    assert work.conflicts == [(10, at(0), 1, 7, Values(power_w=300.0))]
+    assert work.conflicts == [(10, at(0), 1, 7, value_row(power_w=300.0))]
     log.reading(0, seq=9, power_w=50.0)
     work = log.fold()
-    assert work.merged == [(10, at(0), 9, Values(power_w=50.0))]
-    assert work.conflicts == [(10, at(0), 2, 8, Values(power_w=100.0))]
+    assert work.merged == [(10, at(0), 9, value_row(power_w=50.0))]
+    assert work.conflicts == [(10, at(0), 2, 8, value_row(power_w=100.0))]
 
 
 PACKETS = {"sent": [("mid", b"7")], "again": [("dup", b"7")], "other": [("dup", b"8")]}
@@ -316,7 +322,7 @@ def test_a_clock_that_is_older_than_ninety_days_is_refused_but_not_in_an_import(
     log.reading(-days, received_s=0, power_w=2.0, source="import")
     work = log.fold()
     assert [refused.reason for refused in work.refused] == [Reason.TOO_OLD]
-    assert [row[7].power_w for row in work.rows] == [2.0]
+    assert [row[7][0] for row in work.rows] == [2.0]
 
 
 def test_messages_of_a_device_that_was_not_registered_are_refused():
@@ -328,7 +334,7 @@ def test_messages_of_a_device_that_was_not_registered_are_refused():
     assert "1000 unknown addresses" in work.refused[0].error
     assert work.refused[0].payload.startswith(b'{"v": 1')
     assert work.refused[1].payload == b"online"
-    assert (work.rows, work.states, work.readings) == ([], [], {})
+    assert (work.rows, work.states, [*work.announced()]) == ([], [], [])
 
 
 def test_channels_that_are_missing_are_asked_for_once_in_the_order_of_the_log():
@@ -337,14 +343,14 @@ def test_channels_that_are_missing_are_asked_for_once_in_the_order_of_the_log():
     log.reading(1, "n1", power_w=1.0)
     log.reading(2, "n2", channel="l2", power_w=2.0)
     log.message("homesync/h/nodes/n9/online", b"online", 3.0, key="homesync:h/n9")
-    chunk = Chunk(log.partition, decode_chunk(3, log.waiting), 4)
-    assert missing_channels([chunk]) == [
+    chunks, _ = decode_chunks([(log.partition, log.waiting)])
+    assert missing_channels(chunks) == [
         (3, N2, "l2", at(0)),
         (3, N1, "total", at(1)),
         (3, "homesync:h/n9", "", at(3)),
     ]
-    log.resolve(chunk)
-    assert missing_channels([chunk]) == []
+    log.resolve(chunks)
+    assert missing_channels(chunks) == []
 
 
 # ---------------------------------------------------------------- states and events
@@ -376,7 +382,7 @@ def test_records_before_the_stored_offset_are_announced_and_not_stored():
     log.partition.next_offset = 4
     work = log.fold()
     assert [row[3] for row in work.rows] == [4]
-    told = [r.values.power_w for _, readings in work.readings.values() for r in readings]
+    told = [r.values.power_w for _, readings in work.announced() for r in readings]
     assert told == [1.0, 4.0]
     assert [s.offset for s in work.states] == [1]
     assert [r.offset for r in work.refused] == [2]
@@ -555,6 +561,6 @@ def test_parsing_gives_a_tick_a_message_or_a_refusal():
     log.tick(1)
     log.reading(1, power_w=1.0)
     log.message("a/b", b"x")
-    parsed = decode_chunk(3, log.waiting)
+    ((_, parsed, _),), _ = decode_chunks([(log.partition, log.waiting)])
     assert [type(item) for item in parsed] == [Tick, Message, Refused]
     assert parsed[0] == Tick(0, "s0", at(1), at(1))

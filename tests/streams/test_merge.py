@@ -7,8 +7,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.reading import VALUE_NAMES, Values
+from schemas.reading import VALUE_NAMES
 from streams.merge import Merged, merge
+from tests.value_rows import value_row
 
 NUMBERS = st.sampled_from([0.0, 1.0, 1.5, 9.0, 10.0, 250.25, 3000.0])
 FIELDS = ("power_w", "voltage_v", "import_total_wh", "thd_current_percent")
@@ -17,13 +18,13 @@ FIELDS = ("power_w", "voltage_v", "import_total_wh", "thd_current_percent")
 def readings(fields=FIELDS):
     """Values of some of the fields, at least one of them."""
     return st.dictionaries(st.sampled_from(fields), NUMBERS, min_size=1).map(
-        lambda said: Values(**said)
+        lambda said: value_row(**said)
     )
 
 
 def whole_readings():
     return st.tuples(*[NUMBERS] * len(FIELDS)).map(
-        lambda said: Values(**dict(zip(FIELDS, said, strict=True)))
+        lambda said: value_row(**dict(zip(FIELDS, said, strict=True)))
     )
 
 
@@ -42,48 +43,48 @@ def chain(parts):
 
 def said(values):
     return {
-        name: getattr(values, name) for name in VALUE_NAMES if getattr(values, name) is not None
+        name: value for name, value in zip(VALUE_NAMES, values, strict=True) if value is not None
     }
 
 
 def test_absent_fields_are_filled_and_nothing_gives_way():
-    power, voltage = Values(power_w=5.0), Values(voltage_v=230.0)
-    both = Merged(None, Values(power_w=5.0, voltage_v=230.0))
+    power, voltage = value_row(power_w=5.0), value_row(voltage_v=230.0)
+    both = Merged(None, value_row(power_w=5.0, voltage_v=230.0))
     assert merge(None, power, None, voltage) == merge(None, voltage, None, power) == both
 
 
 def test_messages_of_one_node_with_the_same_ts_are_one_reading():
     # power was published with seq 5, the temperature of the same instant with seq 6
-    merged = merge(5, Values(power_w=5.0), 6, Values(temperature_c=31.0))
-    assert merged == Merged(6, Values(power_w=5.0, temperature_c=31.0))
+    merged = merge(5, value_row(power_w=5.0), 6, value_row(temperature_c=31.0))
+    assert merged == Merged(6, value_row(power_w=5.0, temperature_c=31.0))
 
 
 def test_equal_values_are_a_duplicate():
-    values = Values(power_w=5.0, import_total_wh=10.0)
+    values = value_row(power_w=5.0, import_total_wh=10.0)
     assert merge(4, values, 4, values) == Merged(4, values)
 
 
 def test_of_different_values_those_with_the_greater_seq_stay_and_the_others_are_kept_aside():
-    first, second = Values(power_w=9.0, voltage_v=230.0), Values(power_w=5.0)
-    expected = Merged(8, Values(power_w=5.0, voltage_v=230.0), 7, Values(power_w=9.0))
+    first, second = value_row(power_w=9.0, voltage_v=230.0), value_row(power_w=5.0)
+    expected = Merged(8, value_row(power_w=5.0, voltage_v=230.0), 7, value_row(power_w=9.0))
     assert merge(7, first, 8, second) == merge(8, second, 7, first) == expected
 
 
 def test_a_reading_without_seq_gives_way_to_one_with_seq():
-    assert merge(None, Values(power_w=9.0), 0, Values(power_w=5.0)) == Merged(
-        0, Values(power_w=5.0), None, Values(power_w=9.0)
+    assert merge(None, value_row(power_w=9.0), 0, value_row(power_w=5.0)) == Merged(
+        0, value_row(power_w=5.0), None, value_row(power_w=9.0)
     )
 
 
 def test_without_seq_the_greater_value_stays():
     # not the one whose text is greater: "9.0" > "10.0"
-    expected = Merged(None, Values(power_w=10.0), None, Values(power_w=9.0))
-    assert merge(None, Values(power_w=9.0), None, Values(power_w=10.0)) == expected
-    assert merge(None, Values(power_w=10.0), None, Values(power_w=9.0)) == expected
+    expected = Merged(None, value_row(power_w=10.0), None, value_row(power_w=9.0))
+    assert merge(None, value_row(power_w=9.0), None, value_row(power_w=10.0)) == expected
+    assert merge(None, value_row(power_w=10.0), None, value_row(power_w=9.0)) == expected
 
 
 def test_what_was_merged_stays_when_one_of_its_parts_is_redelivered():
-    a, b = Values(voltage_v=1.0), Values(power_w=1.0, voltage_v=5.0)
+    a, b = value_row(voltage_v=1.0), value_row(power_w=1.0, voltage_v=5.0)
     kept = merge(None, a, None, b)
     assert merge(kept.seq, kept.values, None, b).values == kept.values
     assert merge(kept.seq, kept.values, None, a).values == kept.values

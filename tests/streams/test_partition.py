@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.families import FAMILIES
-from schemas.reading import Values
 from schemas.units import HOUR_US, MINUTE_US, SECOND_US
 from streams.energy import Limits
 from streams.partition import (
@@ -20,6 +19,7 @@ from streams.partition import (
     limits_of,
 )
 from streams.windows import ChannelWindows, Span, held_of
+from tests.value_rows import value_row
 
 T0 = 1_700_000_040 * SECOND_US  # a whole minute
 LIMITS = Limits(gap_limit_us=300 * SECOND_US, max_power_mw=100_000_000)
@@ -148,7 +148,7 @@ def read(part: Partition, channel: Channel, seconds: float, power_w: float) -> N
     """What `fold` does with a reading that is the newest of its channel."""
     windows = channel.windows
     assert windows is not None
-    span = windows.append(held_of(at(seconds), None, Values(power_w=power_w)))
+    span = windows.append(held_of(at(seconds), None, value_row(power_w=power_w)))
     windows.heard_us = part.stream_us
     if at(seconds) >= channel.wake_us:
         part.schedule(channel)

@@ -8,16 +8,18 @@ import pytest
 
 from infra.local import Stack
 from schemas.decoded import Decoded, Reason
-from schemas.reading import Source, Values
+from schemas.reading import Source
 from schemas.topics import RAW
 from schemas.units import SECOND_US
 from sinks.copy_block import ReadingRow
 from sinks.migrate import migrate
 from sinks.progress import FencedOut, take_over
 from streams.energy import Limits
-from streams.fold import Advance, Chunk, Message, Work
 from streams.partition import Channel, Device, Partition
+from streams.records import Chunk, Message
 from streams.store import Store
+from streams.work import Advance, Work
+from tests.value_rows import value_row
 
 pytestmark = pytest.mark.stack
 
@@ -64,7 +66,7 @@ def work_of(db: Connection, rows: list[ReadingRow], late: list[ReadingRow]) -> W
 
 
 def row(at_us: int, offset: int) -> ReadingRow:
-    return (1, at_us, T0, offset, None, 0, 0, Values(power_w=float(offset)))
+    return (1, at_us, T0, offset, None, 0, 0, value_row(power_w=float(offset)))
 
 
 @pytest.mark.parametrize("is_late", [False, True])

@@ -7,12 +7,12 @@ from itertools import pairwise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.reading import Values
 from schemas.units import MINUTE_US, SECOND_US
 from schemas.usage import Quality, Why
 from streams.energy import GapEnergy, Limits, Minute, Point, minutes_of
 from streams.recompute import affected, fetch_bounds
 from streams.windows import ChannelWindows, Span, held_of
+from tests.value_rows import value_row
 
 LIMITS = Limits(gap_limit_us=300 * SECOND_US, max_power_mw=100_000_000)
 T0 = 1_700_000_040 * SECOND_US  # a whole minute
@@ -22,7 +22,7 @@ def point(at_s: float, power_w: float | None = None, import_wh: float | None = N
     return held_of(
         T0 + round(at_s * SECOND_US),
         None,
-        Values(power_w=power_w, import_total_wh=import_wh, **more),
+        value_row(power_w=power_w, import_total_wh=import_wh, **more),
     )
 
 
