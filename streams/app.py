@@ -124,6 +124,12 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 2
   AND state_change < clock_timestamp() - %s * interval '1 second'
 """
 
+_END_ITS_TRANSACTION = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name = 'meterstream-worker' AND wait_event = 'ClientRead'
+  AND xact_start < clock_timestamp() - %s * interval '1 second'
+"""
+
 
 def hold_worker_id(database_url: str, worker_id: str) -> psycopg.Connection[Any]:
     """Hold a worker's name, as long as the connection lasts. Waits for the database.
@@ -139,7 +145,8 @@ def hold_worker_id(database_url: str, worker_id: str) -> psycopg.Connection[Any]
         ).fetchone()
         if row and row[0]:
             return conn
-        conn.execute(_END_SILENT_HOLDER, [worker_id, SILENT_S])
+        if conn.execute(_END_SILENT_HOLDER, [worker_id, SILENT_S]).rowcount:
+            conn.execute(_END_ITS_TRANSACTION, [SILENT_S])  # else `take_over` would wait for it
         time.sleep(0.2)
     conn.close()
     raise NameTaken(

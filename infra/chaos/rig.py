@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 
 from infra.chaos.proxy import Proxies
+from infra.loads.steady import SteadyLoad
 from infra.local import Stack, StackSettings
 from infra.local.programs import ALL, SERVERS
 from infra.local.settings import free_block
@@ -26,11 +27,12 @@ class CannotMount(Exception):
 
 @dataclass
 class Rig:
-    """`disks` are the state directories that lie on a disk of their own."""
+    """`disks` are the state directories that lie on a disk of their own; `load` is what runs."""
 
     stack: Stack
     proxies: Proxies | None = None
     disks: Mapping[str, "Disk"] = field(default_factory=dict)
+    load: SteadyLoad | None = None
 
     @property
     def mqtt_port(self) -> int:
@@ -45,10 +47,14 @@ class Rig:
 
 @dataclass
 class Struck:
-    """A fault that is over: since when, as `time.time()`. `notes` go into its row."""
+    """A fault that is over: since when, as `time.time()`. `notes` go into its row.
+
+    `recovery_s` where it was to be seen before the fault was over.
+    """
 
     ended_at: float
     notes: dict[str, object] = field(default_factory=dict)
+    recovery_s: float | None = None
 
 
 @contextmanager

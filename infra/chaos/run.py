@@ -113,6 +113,7 @@ def run_faults(
         kafka_bootstrap=rig.stack.kafka_bootstrap,
         folder=folder,
     )
+    rig.load = load
     refused = _refused(rig)
     with Samples(rig.stack) as samples, load:
         load.wait_until_stored(time.time())
@@ -216,6 +217,8 @@ def _strike(rig: Rig, load: SteadyLoad, samples: Samples, planned: Planned) -> R
     row.notes = struck.notes
     first_s = load.wait_until_stored(struck.ended_at, nodes=1, timeout_s=LIMIT_S)
     every_s = load.wait_until_stored(struck.ended_at, timeout_s=LIMIT_S)
+    if struck.recovery_s is not None:
+        first_s = struck.recovery_s
     for name, pid in before.items():
         if not wait_until(lambda n=name, p=pid: _serves(rig, n, p), timeout_s=LIMIT_S):  # type: ignore[misc]
             raise LoadFailed(f"{name} does not serve {LIMIT_S:.0f} s after {planned.kind}")

@@ -26,8 +26,8 @@ ENDS_WITHIN_S = 60.0
 LEAVES_WITHIN_S = 60.0
 
 _INSIDE = """
-SELECT pid FROM stream_progress AS p JOIN pg_stat_activity AS a USING (pid)
-WHERE a.xact_start IS NOT NULL LIMIT 1
+SELECT pid FROM stream_progress AS p JOIN pg_locks AS l USING (pid)
+WHERE l.relation = 'stream_progress'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted LIMIT 1
 """
 _STANDING = "SELECT part, epoch, next_offset FROM stream_progress WHERE topic = %s ORDER BY 1"
 
@@ -57,7 +57,9 @@ def zombie(rig: Rig, planned: Planned) -> Struck:
             if not _all_taken(rig, before):
                 raise ZombieError("the replacement has not taken over; see replacement.log")
             notes["taken_over_s"] = round(time.time() - started_at, 2)
-            wait_until(lambda: _moved(rig), timeout_s=30)
+            assert rig.load is not None
+            recovery_s = rig.load.wait_until_stored(started_at, nodes=1)
+            rig.load.wait_until_stored(started_at)
             time.sleep(max(0.0, stopped_at + planned.lasts_s - time.monotonic()))
             notes["stopped_s"] = round(time.monotonic() - stopped_at, 1)
             notes["zombies_transaction"] = _transaction(rig, backend)
@@ -72,7 +74,7 @@ def zombie(rig: Rig, planned: Planned) -> Struck:
                 raise ZombieError("the zombie has taken partitions back")
     finally:
         resume()
-    return Struck(started_at, notes)
+    return Struck(started_at, notes, recovery_s)
 
 
 def stop_inside(rig: Rig, name: str, chance: random.Random) -> tuple[Callable[[], None], int]:
@@ -126,13 +128,6 @@ def _epochs(rig: Rig) -> dict[int, int]:
 
 def _all_taken(rig: Rig, before: dict[int, int]) -> bool:
     return all(epoch != before[part] for part, epoch in _epochs(rig).items())
-
-
-def _moved(rig: Rig) -> bool:
-    """Whether every partition's offset goes on."""
-    first = rig.query(_STANDING, RAW.name)
-    time.sleep(2.0)
-    return all(a[2] < b[2] for a, b in zip(first, rig.query(_STANDING, RAW.name), strict=True))
 
 
 def _transaction(rig: Rig, backend: int) -> str:
