@@ -1,4 +1,4 @@
-"""Windows through `decode_chunk` and `fold`: late and doubled records, ticks, cuts, crashes.
+"""Windows through `decode_chunks` and `fold`: late and doubled records, ticks, cuts, crashes.
 
 The model is the database as `streams.store` leaves it, in dictionaries. However records came,
 wherever chunks were cut, and whatever a crash threw away, the windows that are stored in the end
@@ -15,14 +15,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from schemas.reading import Values
+from schemas.reading import ValueRow, Values
 from schemas.units import MINUTE_US, SECOND_US
 from sinks.usage_windows import ChannelStateRow
 from streams.energy import GapEnergy, Limits, Minute, Point, minutes_of, point_of
-from streams.fold import Chunk, Work, decode_chunk, fold, missing_channels
+from streams.fold import fold, missing_channels
 from streams.partition import Channel, Device, Partition
 from streams.recompute import affected, fetch_bounds
+from streams.records import decode_chunks, meet, strangers
 from streams.windows import ChannelWindows, Span, held_of
+from streams.work import Work
 
 PART = 3
 T0 = 1_700_000_040 * SECOND_US  # a whole minute
@@ -47,7 +49,7 @@ class Record:
 class Database:
     """The tables that a transaction changes, and what of them a new owner is told."""
 
-    readings: dict[int, dict[int, tuple[int, Values]]] = field(default_factory=dict)
+    readings: dict[int, dict[int, tuple[int, ValueRow]]] = field(default_factory=dict)
     minutes: dict[tuple[int, int], Minute] = field(default_factory=dict)
     gaps: dict[tuple[int, int, int], GapEnergy] = field(default_factory=dict)
     states: dict[int, ChannelStateRow] = field(default_factory=dict)
@@ -62,7 +64,11 @@ class Database:
             self.next_offset = advance.next_offset
             assert advance.stream_us >= self.stream_us
             self.stream_us, self.ticks = advance.stream_us, advance.ticks
-        for channel_id, at_us, _, offset, *_, values in [*work.rows, *work.late_rows]:
+        for channel_id, at_us, _, offset, *_, values in [
+            *work.rows,
+            *work.late_rows,
+            *work.samples.columns.rows(),
+        ]:
             stored = self.readings.setdefault(channel_id, {})
             known = stored.setdefault(at_us, (offset, values))
             assert known[1] == values, "the same key always says the same here"
@@ -96,7 +102,9 @@ class Database:
 
     def points(self, channel: int, until: int) -> list[Point]:
         stored = self.readings.get(channel, {})
-        return [point_of(at, stored[at][1]) for at in sorted(stored) if stored[at][0] <= until]
+        return [
+            point_of(at, Values(*stored[at][1])) for at in sorted(stored) if stored[at][0] <= until
+        ]
 
 
 def taken_over(database: Database) -> Partition:
@@ -215,10 +223,12 @@ class Windows(RuleBasedStateMachine):
             if len(self.folded) > 1:
                 self.store()
             self.read_at += len(records)
-            chunk = Chunk(self.partition, decode_chunk(PART, records), self.read_at)
-            for missing in missing_channels([chunk]):
+            fetched = [(self.partition, records)]
+            unknown = strangers(fetched)
+            for missing in missing_channels(decode_chunks(unknown)[0]):
                 _channel(self.partition, missing.address.rpartition("/")[2], None)
-            self.folded.append(fold([chunk]))
+            meet(unknown)
+            self.folded.append(fold(*decode_chunks(fetched)))
         if stores:
             self.store()
 
