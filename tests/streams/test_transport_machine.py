@@ -202,4 +202,4 @@ class Offsets(RuleBasedStateMachine):
 
 
 TestOffsets = Offsets.TestCase
-TestOffsets.settings = settings(max_examples=max(200, settings.default.max_examples), deadline=None)
+TestOffsets.settings = settings(max_examples=max(100, settings.default.max_examples), deadline=None)
