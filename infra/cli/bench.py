@@ -1,52 +1,28 @@
-"""`meterstream bench`: each stage beside its peers, in one run, on a stack of its own."""
+"""`meterstream bench`: each stage beside its peers, in one run, on stacks of its own."""
 
-import json
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from infra.local.parts import Progress
-from infra.local.settings import PROJECT_ROOT
+from infra.local.settings import MAX_WORKERS, PROJECT_ROOT
 
 if TYPE_CHECKING:
-    from infra.bench.stream import Rate
-    from infra.cli.load import LoadReport
-    from infra.local.stack import Stack
+    from infra.bench.results import Document
+    from infra.bench.stages import Stage
 
-RESULT = PROJECT_ROOT / "docs" / "benchmarks.md"
-PACKAGES = ("faust-streaming", "aiokafka", "confluent-kafka", "paho-mqtt", "psycopg", "msgspec")
+DOCS = PROJECT_ROOT / "docs"
 
 
-class Stage(StrEnum):
+class Wanted(StrEnum):
     UPLINK = "uplink"
     STREAM = "stream"
     SINK = "sink"
     END_TO_END = "end-to-end"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table. `ratio` is this row's speed (or, uplink, CPU) to `ratio_to`'s."""
-
-    stage: str
-    name: str
-    messages_per_s: float | None = None
-    readings_per_s: float | None = None
-    cpu_us_per_message: float | None = None
-    ratio_to: str | None = None
-    ratio: float | None = None
-    note: str = ""
+    GROWTH = "growth"
+    GROWTH_DEVICES = "growth-devices"
+    GROWTH_STORED = "growth-stored"
 
 
 def register(app: typer.Typer) -> None:
@@ -55,220 +31,101 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     stage: Annotated[
-        list[Stage] | None, typer.Option("--stage", help="Only these; all if left out.")
+        list[Wanted] | None,
+        typer.Option("--stage", help="Only these; all but growth (an hour) if left out."),
     ] = None,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", min=1, help="Default 3; of growth 1.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=MAX_WORKERS, help="End to end, and growth.")
+    ] = 1,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, help="Of each load at full rate, end to end.")
+    ] = 300.0,
+    latency_seconds: Annotated[
+        float, typer.Option("--latency-seconds", min=1, help="Of each load for latency.")
+    ] = 60.0,
+    messages: Annotated[
+        int, typer.Option("--messages", min=1000, help="Of the uplink stage.")
+    ] = 200_000,
     readings: Annotated[
         int, typer.Option("--readings", min=100_000, help="Of the stream stage.")
     ] = 1_000_000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
+    rows: Annotated[int, typer.Option("--rows", min=20_000, help="Of the sink stage.")] = 400_000,
+    growth_readings: Annotated[
+        int, typer.Option("--growth-readings", min=100_000, help="Of each size of growth.")
+    ] = 3_600_000,
+    devices: Annotated[
+        list[int] | None, typer.Option("--devices", min=1, help="Sizes; 1,000 to 100,000.")
+    ] = None,
+    stored: Annotated[
+        list[int] | None, typer.Option("--stored", min=1000, help="Rows; 1 to 50 million.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     write: Annotated[
-        bool, typer.Option("--write", help="Keep the run in docs/benchmarks.md.")
+        bool, typer.Option("--write", help="Merge the run into docs/benchmarks.json, .md, plots.")
+    ] = False,
+    render: Annotated[
+        bool, typer.Option("--render", help="Measure nothing; write text and plots anew.")
     ] = False,
 ) -> None:
     """Measure the stages side by side; a message is one publish, a reading one row."""
+    from infra.bench import document, results, stages
     from infra.cli.stack import shown_progress
 
-    with shown_progress() as progress:
-        rows = measure(stage or list(Stage), readings, progress)
+    if render:
+        document.publish(document.kept(DOCS), DOCS)
+        return
+    default = stages.Sizes()
+    sizes = stages.Sizes(
+        messages=messages,
+        readings=readings,
+        rows=rows,
+        seconds=seconds,
+        latency_seconds=latency_seconds,
+        growth_readings=growth_readings,
+        devices=tuple(devices or default.devices),
+        stored=tuple(stored or default.stored),
+        workers=workers,
+        repeats=repeats,
+    )
+    found = results.Document()
+    for one in wanted_stages(stage):
+        with shown_progress() as progress:
+            run = stages.run(one, sizes, progress)
+        found = results.merged(found, results.Document({run.stage: run}))
+        if write:  # what is measured is kept, whatever becomes of the next stage
+            document.publish(results.merged(document.kept(DOCS), found), DOCS)
     if as_json:
-        print(json.dumps([asdict(row) for row in rows]))
+        print(results.as_json(found), end="")
     else:
-        Console().print(f"{_machine()}; commit {_commit()}; {_versions()}", soft_wrap=True)
-        Console().print(_table(rows))
-    if write:
-        RESULT.write_text(document(rows))
+        _show(found)
+    if not all(run.ok for run in found.stages.values()):
+        raise typer.Exit(1)
 
 
-def measure(stages: Sequence[Stage], readings: int, progress: Progress) -> list[Row]:
-    """Run the stages, each on a private stack with an empty state."""
-    rows: list[Row] = []
-    for stage in stages:
-        folder = Path(tempfile.mkdtemp(prefix="meterstream-bench-"))
-        try:
-            rows += _STAGES[stage](folder, readings, progress)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    return rows
+def wanted_stages(asked: Sequence[Wanted] | None) -> "list[Stage]":
+    """In the order of the document, each once."""
+    from infra.bench.stages import GROWTH, USUAL, Stage
+
+    if not asked:
+        return list(USUAL)
+    chosen = {Stage(one.value) for one in asked if one is not Wanted.GROWTH}
+    if Wanted.GROWTH in asked:
+        chosen |= set(GROWTH)
+    return [stage for stage in Stage if stage in chosen]
 
 
-def _servers(folder: Path, progress: Progress) -> "Stack":
-    from infra.local.programs import SERVERS
-    from infra.local.settings import StackSettings
-    from infra.local.stack import Stack
+def _show(found: "Document") -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
 
-    stack = Stack(StackSettings.free(folder / "state"), SERVERS)
-    stack.up(progress)
-    stack.prepare(progress)
-    return stack
+    from infra.bench.document import section
 
-
-def _uplink(folder: Path, _readings: int, progress: Progress) -> list[Row]:
-    from infra.bench import uplink
-
-    stack = _servers(folder, progress)
-    try:
-        progress("uplink beside stock paho")
-        measured = uplink.run(stack.mqtt_port, stack.kafka_bootstrap)
-    finally:
-        stack.wipe(progress)
-    stock = {row.feed: row for row in measured if row.connector == "stock paho"}
-    return [
-        Row(
-            "uplink",
-            f"{row.connector}, {row.feed}",
-            messages_per_s=row.messages_per_s,
-            cpu_us_per_message=row.cpu_us_per_message,
-            ratio_to=f"stock paho, {row.feed}, CPU",
-            ratio=stock[row.feed].cpu_us_per_message / row.cpu_us_per_message,
-        )
-        for row in measured
-    ]
-
-
-def _stream(folder: Path, readings: int, progress: Progress) -> list[Row]:
-    from infra.bench import stream
-
-    stack = _servers(folder, progress)
-    try:
-        filled = stream.fill(stack, readings, 1000, progress)
-        peer = stream.measure_quix(stack, filled, progress, timeout_s=600)
-        own = []
-        for workers in (1, 2):
-            progress(f"the full log, workers: {workers}")
-            own.append(stream.measure_workers(stack, filled, workers, timeout_s=600))
-    finally:
-        stack.wipe(progress)
-    return [_rate_row("stream", rate, peer) for rate in (*own, peer) if rate is not None]
-
-
-def _sink(folder: Path, readings: int, progress: Progress) -> list[Row]:
-    from infra.bench import sink
-
-    stack = _servers(folder, progress)
-    try:
-        progress("COPY and staged merge")
-        rates = sink.measure(stack, min(readings, 500_000))
-    finally:
-        stack.wipe(progress)
-    return [_rate_row("sink", rate, rates[-1]) for rate in rates]
-
-
-def _end_to_end(folder: Path, _readings: int, progress: Progress) -> list[Row]:
-    from infra.cli.load import Options, run_load
-    from infra.local.programs import OWN, SERVERS
-    from infra.local.settings import StackSettings
-    from infra.local.stack import Stack
-    from schemas.connections import DatabaseConnection, KafkaConnection, MqttConnection
-
-    own = tuple(program for program in OWN if program.name != "api")
-    stack = Stack(StackSettings.free(folder / "state"), (*SERVERS, *own))
-    rows = []
-    try:
-        stack.up(progress)
-        mqtt = MqttConnection(port=stack.mqtt_port)
-        kafka = KafkaConnection(bootstrap=stack.kafka_bootstrap)
-        database = DatabaseConnection(url=stack.database_url)
-        for options in (
-            Options(devices=1000, rate=1000, seconds=60),
-            Options(devices=1000, rate=10_000, seconds=60, seed=2),
-            Options(devices=1000, rate=5_000, seconds=60, seed=3, phases=3),
-        ):
-            progress(f"{options.rate:,.0f} messages/s for {options.seconds:.0f} s")
-            rows.append(_load_row(run_load(mqtt, kafka, database, options, folder=folder)))
-    finally:
-        stack.wipe(progress)
-    return rows
-
-
-_STAGES = {
-    Stage.UPLINK: _uplink,
-    Stage.STREAM: _stream,
-    Stage.SINK: _sink,
-    Stage.END_TO_END: _end_to_end,
-}
-
-
-def _rate_row(stage: str, rate: "Rate", peer: "Rate | None") -> Row:
-    return Row(
-        stage,
-        rate.name,
-        readings_per_s=rate.readings_per_s,
-        cpu_us_per_message=rate.cpu_us_per_reading,
-        ratio_to=peer.name if peer else None,
-        ratio=rate.readings_per_s / peer.readings_per_s if peer else None,
-    )
-
-
-def _load_row(report: "LoadReport") -> Row:
-    latency = report.latency_ms
-    return Row(
-        "end-to-end",
-        f"{report.devices} devices, {report.phases} phase",
-        messages_per_s=report.messages_per_s,
-        readings_per_s=report.readings_per_s,
-        note=(
-            f"lost {report.lost}, duplicates {report.duplicates}, "
-            f"energy difference {report.energy_difference_wh} Wh; "
-            f"publish to commit p50 {latency.p50} p95 {latency.p95} p99 {latency.p99} ms"
-        ),
-    )
-
-
-def _table(rows: Sequence[Row]) -> Table:
-    table = Table(
-        "stage", "name", "messages/s", "readings/s", "CPU µs", "ratio", "to", "note", box=None
-    )
-    for row in rows:
-        table.add_row(*_cells(row))
-    return table
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    def number(value: float | None, digits: int = 0) -> str:
-        return "" if value is None else f"{value:,.{digits}f}"
-
-    return (
-        row.stage,
-        row.name,
-        number(row.messages_per_s),
-        number(row.readings_per_s),
-        number(row.cpu_us_per_message, 1),
-        number(row.ratio, 2),
-        row.ratio_to or "",
-        row.note,
-    )
-
-
-def document(rows: Sequence[Row]) -> str:
-    """`docs/benchmarks.md`: the last run, with what it ran on."""
-    lines = [
-        "# Benchmarks",
-        "",
-        "The last run of `make bench`. A message is one publish, a reading one row. All of a stage "
-        "ran on the same machine in the same run: trust the ratios, for machines are noisy.",
-        "",
-        f"{_machine()}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; commit {_commit()}; {_versions()}",
-        "",
-        "| stage | name | messages/s | readings/s | CPU µs a message | ratio | to | note |",
-        "|---|---|---:|---:|---:|---:|---|---|",
-        *("| " + " | ".join(_cells(row)) + " |" for row in rows),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _machine() -> str:
-    from infra.bench.sink import machine
-
-    return machine()
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT_ROOT, capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def _versions() -> str:
-    return ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    console = Console()
+    for run in found.stages.values():
+        if console.is_terminal:
+            console.print(Markdown(section(run)))
+        else:
+            print(section(run))
