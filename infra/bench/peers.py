@@ -52,7 +52,7 @@ class Peer:
     job: Path | None = None  # None: a module of ours, in our own environment
     pins: Path | None = None
     part: float = 1.0
-    note: str = "windows of power alone"
+    note: str = ""
 
 
 QUIXSTREAMS = Peer(
@@ -63,6 +63,7 @@ QUIXSTREAMS = Peer(
     ),
     JOBS / "quix_job.py",
     PINS / "quixstreams.txt",
+    note="windows of power alone; state on disk and in a changelog topic",
 )
 BYTEWAX = Peer(
     "bytewax",
@@ -72,18 +73,26 @@ BYTEWAX = Peer(
     ),
     JOBS / "bytewax_job.py",
     PINS / "bytewax.txt",
-    note="windows of power alone; keeps no state on disk here",
+    note="windows of power alone; keeps no state on disk",
+)
+_FAUST = (
+    *("-m", "infra.bench.stock_faust"),
+    *("--brokers", "{brokers}", "--topic", "{topic}", "--pg", "{database}", "--table", "{table}"),
+    *("--group", "{group}", "--limit", "{limit}", "--folder", "{folder}"),
 )
 STOCK_FAUST = Peer(
     "stock Faust",
-    (
-        *("-m", "infra.bench.stock_faust"),
-        *("--brokers", "{brokers}", "--topic", "{topic}", "--pg", "{database}"),
-        *("--table", "{table}", "--group", "{group}", "--limit", "{limit}", "--folder", "{folder}"),
-    ),
+    (*_FAUST, "--state", "memory"),
     part=0.2,
+    note="windows of power alone; keeps no state on disk",
 )
-PEERS = (QUIXSTREAMS, BYTEWAX, STOCK_FAUST)
+STOCK_FAUST_TABLE = Peer(
+    "stock Faust, Table",
+    (*_FAUST, "--state", "table"),
+    part=0.03,
+    note="windows of power alone; state in a changelog topic",
+)
+PEERS = (QUIXSTREAMS, BYTEWAX, STOCK_FAUST, STOCK_FAUST_TABLE)
 
 
 def interpreter(peer: Peer, progress: Progress) -> Path:
