@@ -49,7 +49,7 @@ def _save(figure: Any, path: Path) -> Path:
     import matplotlib.pyplot as plt
 
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None, "Creator": None})
     plt.close(figure)
     return path
 
@@ -102,7 +102,7 @@ def _end_to_end(runs: Sequence[Run], path: Path) -> Path:
     """CPU a message, piled up by process; one bar a load."""
     rows = [row for row in runs[0].rows if row.processes]
     names = list(dict.fromkeys(name for row in rows for name in row.processes))
-    figure, ((axes,),) = _figure(1.9 + 0.5 * len(rows))
+    figure, ((axes,),) = _figure(1.2 + 0.5 * len(rows))
     begins = [0.0] * len(rows)
     for number, name in enumerate(names):
         widths = [
@@ -117,7 +117,7 @@ def _end_to_end(runs: Sequence[Run], path: Path) -> Path:
     axes.invert_yaxis()
     axes.set_xlim(0, max(begins, default=1.0) * 1.1)
     axes.set_title("End to end: CPU µs a message, by process", loc="left")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.15), ncols=6, frameon=False)
+    figure.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=5, frameon=False)
     return _save(figure, path)
 
 
@@ -144,7 +144,13 @@ def _growth(runs: Sequence[Run], path: Path) -> Path:
         axes.set_ylim(0, highest * 1.1)
         axes.set_xlabel("devices" if run.stage == "growth-devices" else "rows already stored")
     panels[0].set_ylabel("CPU µs a reading")
-    panels[0].legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.85))
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        ncols=4,
+        frameon=False,
+    )
     figure.suptitle("Growth: what a reading costs", x=0.02, ha="left")
     return _save(figure, path)
 
