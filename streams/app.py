@@ -78,11 +78,7 @@ def create_app(
     async def store(stream: Any) -> AsyncIterator[None]:
         async for event in stream.noack().events():
             await app.pipeline.put(
-                Waiting(
-                    event.message.partition,
-                    event.value,
-                    lambda event=event: stream.ack(event),  # type: ignore[misc]
-                )
+                Waiting(event.value, lambda event=event: stream.ack(event))  # type: ignore[misc]
             )
             yield
 

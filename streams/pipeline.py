@@ -1,6 +1,6 @@
 """From chunks to transactions: fold in one thread, store in another, one transaction in flight.
 
-The agent hands chunks in; every transaction takes all that wait, of all partitions. While one
+The agent hands fetches in; every transaction takes all that wait, of all partitions. While one
 is being stored, the next is folded into memory. That is safe because a transaction is either
 retried until it commits or the process exits: memory is never used without it.
 """
@@ -27,7 +27,7 @@ from streams.partition import Partition
 from streams.records import Chunk, decode_chunks, meet, strangers
 from streams.store import Store
 from streams.takeover import resolve, take_over
-from streams.transport import FetchedChunk
+from streams.transport import Fetch
 from streams.work import Work
 
 log = structlog.get_logger()
@@ -39,11 +39,14 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 10.0
 
 
 class Waiting(NamedTuple):
-    """A chunk on its way in: its partition, its records, and how to acknowledge it."""
+    """A fetch on its way in, and how to acknowledge it."""
 
-    part: int
-    chunk: FetchedChunk
+    fetch: Fetch
     ack: Callable[[], Awaitable[Any]]
+
+    @property
+    def size(self) -> int:
+        return sum(len(records) for _, records in self.fetch.chunks)
 
 
 class Link:
@@ -105,12 +108,12 @@ class Pipeline:
     # -- what the agent and the transport call
 
     async def put(self, waiting: Waiting) -> None:
-        """Take a chunk in. Waits while too many records are queued: Kafka holds the backlog."""
+        """Take a fetch in. Waits while too many records are queued: Kafka holds the backlog."""
         await self._room.wait()
-        if waiting.chunk.seek != self._seek:
+        if waiting.fetch.seek != self._seek:
             return
         self._queue.append(waiting)
-        self._queued += len(waiting.chunk.records)
+        self._queued += waiting.size
         metrics.QUEUED.set(self._queued)
         if self._queued > MOST_QUEUED:
             self._room.clear()
@@ -227,7 +230,7 @@ class Pipeline:
         taken, records = [], 0
         while self._queue and records < self._most_records:
             waiting = self._queue.pop(0)
-            records += len(waiting.chunk.records)
+            records += waiting.size
             taken.append(waiting)
         self._queued -= records
         metrics.QUEUED.set(self._queued)
@@ -263,17 +266,15 @@ class Pipeline:
 
     def _fold_chunks(self, taken: Sequence[Waiting]) -> Work:
         fetched, gaps = [], []
-        for waiting in taken:
-            partition = self._partitions.get(waiting.part)
+        for part, records in (chunk for waiting in taken for chunk in waiting.fetch.chunks):
+            partition = self._partitions.get(part)
             if partition is None:
                 continue
-            records = waiting.chunk.records
-            first, read_until = records[0].offset, self._read_until[waiting.part]
+            first, read_until = records[0].offset, self._read_until[part]
             if first > read_until:
-                self._require_gap(waiting.part, read_until, first)
-                gaps.append((waiting.part, read_until, first))
-            following = records[-1].offset + 1
-            self._read_until[waiting.part] = max(read_until, following)
+                self._require_gap(part, read_until, first)
+                gaps.append((part, read_until, first))
+            self._read_until[part] = max(read_until, records[-1].offset + 1)
             fetched.append((partition, records))
         unknown = strangers(fetched)
         if unknown:
