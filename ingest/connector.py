@@ -81,6 +81,9 @@ REFUSED_FOR_GOOD = frozenset(
     }
 )
 
+# Kafka cannot read it. It may have been damaged on the way, so it is sent once more.
+REFUSED_AS_DAMAGED = frozenset({KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD})
+
 TOO_LARGE = f"the record would have more than the {RAW_MAX_BYTES} bytes that {RAW.name} takes"
 PROBE = b'{"home_id": "-probe-", "device_id": "-probe-"}'
 
@@ -146,7 +149,7 @@ def _topic_tells_address(topic: str) -> bool:
 class Work(Batch):
     """A batch on its way through Kafka."""
 
-    __slots__ = ("at", "dropped", "messages", "next", "positions")
+    __slots__ = ("at", "damaged", "dropped", "messages", "next", "positions")
 
     def __init__(self, messages: list[BatchMessage], at: int) -> None:
         super().__init__([message[2] for message in messages if message[2]], len(messages))
@@ -155,6 +158,7 @@ class Work(Batch):
         self.next = 0  # index of the first message that Kafka's queue has not taken yet
         self.dropped = 0  # messages that are not meant for Kafka
         self.positions: list[tuple[str, Position]] = []
+        self.damaged: set[int] = set()  # indices of messages that arrived at Kafka damaged, once
 
 
 @dataclass(frozen=True, slots=True)
@@ -563,10 +567,32 @@ class Connector:
         key, payload = message.key(), message.value()
         for index, (topic, sent, *_) in enumerate(work.messages):
             if sent == payload and address_of(topic, sent).encode() == key:
+                if error.code() in REFUSED_AS_DAMAGED and index not in work.damaged:
+                    work.damaged.add(index)
+                    self._repeat(work, index)
+                    return
                 letter = DeadLetter(work, index, "kafka_refused", error.str())
                 self._dead_letters.append(letter)
                 return
         self._fatal = f"Kafka refused a message that is not ours: {error.str()}"
+
+    def _repeat(self, work: Work, index: int) -> None:
+        """Send a message once more. Without room for it, the broker has to."""
+        topic, payload, packet_id, dup, retain = work.messages[index]
+        route = self._routes.get(topic) or self._route(topic, payload)
+        self._log.warning("damaged_on_the_way", bytes=len(payload))
+        headers = [route.header, (RECEIVED_AT, str(work.at + index)), SOURCE, self._shard]
+        if packet_id:
+            headers.append((DUP if dup else PACKET_ID, str(packet_id)))
+        if retain:
+            headers.append(RETAINED)
+        report = partial(self._reported, work)
+        try:
+            self._producer.produce(
+                RAW.name, payload, route.key, route.partition, report, None, 0, headers
+            )
+        except BufferError:
+            self._fatal = "Kafka's queue is full, and a damaged message cannot be sent again"
 
     def _bury(self, letter: DeadLetter) -> bool:
         """Write a refused message to the dead letter topic. False: the queue is full."""

@@ -68,9 +68,15 @@ class Fetch(NamedTuple):
 
 
 class FetchMessage(ConsumerMessage):  # type: ignore[misc]
-    """Stands in its first chunk's place in the log, and acknowledges all of them."""
+    """Stands in its first chunk's place in the log, and acknowledges all of them.
 
-    def on_final_ack(self, consumer: Any) -> bool:
+    From before a seek it acknowledges nothing: what is fetched after it may end at the same places.
+    """
+
+    def on_final_ack(self, consumer: "Consumer") -> bool:
+        if self.value.seek != consumer.seeks:
+            self.acked = True
+            return False
         consumer.ack_others(self.value)
         return bool(super().on_final_ack(consumer))
 
@@ -102,7 +108,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._chunks: dict[TP, deque[int]] = defaultdict(deque)  # last offset of each chunk
-        self._seeks = 0
+        self.seeks = 0
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -124,9 +130,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         offsets = dict(await super().seek_to_committed())
-        self._seeks += 1
+        self.seeks += 1
         parts = [tp for tp in self.assignment() if tp.topic == RAW.name]
-        ours = await self.app.positions([tp.partition for tp in parts], self._seeks)
+        ours = await self.app.positions([tp.partition for tp in parts], self.seeks)
         self._forget(parts)
         places = {tp: ours[tp.partition] for tp in parts}
         if places:
@@ -189,12 +195,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """
         while not (self.flow_active or self.should_stop):
             await self.wait(self.can_resume_flow)
-        seek = self._seeks
+        seek = self.seeks
         fetched, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if fetched is None or self.should_stop:
             return
-        if not self.flow_active or seek != self._seeks:
+        if not self.flow_active or seek != self.seeks:
             await self.perform_seek()
             return
         chunks = []

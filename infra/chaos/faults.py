@@ -5,6 +5,7 @@ itself, of a stopped process SIGCONT, of a restart the start, of a hop the end o
 """
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -106,10 +107,11 @@ def full(rig: Rig, planned: Planned) -> Struck:
     disk.fill()
     try:
         time.sleep(planned.lasts_s)
+        free_bytes = shutil.disk_usage(disk.path).free
     finally:
         ended_at = time.time()
         disk.free()
-    return Struck(ended_at)
+    return Struck(ended_at, {"free_bytes": free_bytes})
 
 
 # ---- hops

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PLANT_FILE = "plant"
 MODULES = {"uplink": "ingest", "worker": "streams"}
-BEFORE_ROWS_S = 2.0  # between the offset and its rows: a kill at any time falls into it
+BEFORE_ROWS_S = 1.0  # between the offset and its rows
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from infra.local.programs import ALL, SERVERS
 from infra.local.settings import free_block
 
 DISK_MIB = 2048
-SLACK_BYTES = 256 * 1024
+MOST_TRIES = 50
 _PAGE_BYTES = 4096
 
 
@@ -155,10 +155,15 @@ class Disk:
         self._is_mounted = True
 
     def fill(self) -> None:
-        """Leave next to no room."""
-        used = shutil.disk_usage(self.path).used
-        size = (used + SLACK_BYTES) // _PAGE_BYTES * _PAGE_BYTES
-        _mount("-o", f"remount,size={size}", str(self.path))
+        """Leave no room at all."""
+        for _ in range(MOST_TRIES):
+            used = shutil.disk_usage(self.path).used
+            try:
+                _mount("-o", f"remount,size={max(used, _PAGE_BYTES)}", str(self.path))
+                return
+            except CannotMount:  # more has been written meanwhile than the size allows
+                continue
+        raise CannotMount(f"{self.path} cannot be made smaller while it is written to")
 
     def free(self) -> None:
         """Give the room back."""

@@ -10,25 +10,23 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import psycopg
 
-from infra.chaos.plants import MODULES, PLANT_FILE, PLANTS, Plant
+from infra.chaos.bed import HEALTHY_S, Bed, SelfTestError
+from infra.chaos.plants import PLANTS, Plant
 from infra.loads.accounting import account_for, claim_devices
-from infra.local import Stack, StackSettings
 from infra.local.errors import StackError
-from infra.local.programs import MOSQUITTO, OWN, SERVERS, Program
-from infra.local.settings import PROJECT_ROOT
 from infra.swarm.swarm import Swarm, SwarmSettings, new_record
 from sinks.accounting import Account
 from sinks.finality import wait_final
+
+__all__ = ["FAULTS", "Outcome", "SelfTest", "SelfTestError", "Verdict", "selftest", "verdict"]
 
 DEVICES = 40
 RATE = 500.0
@@ -36,17 +34,14 @@ CONNECT_S = 30.0
 DRAIN_S = 60.0
 STORED_S = 90.0
 WARM_UP_S = 0.5
-HEALTHY_S = 60.0
 FINAL_S = 180.0
 SAVED_S = 2.5  # longer than the broker waits with saving, as we set it
 FROZEN_S = 2.0
+LOOK_S, LOOK_FOR_S = 0.02, 4.0
+MANY_RECORDS = 150  # a third of a second's; the product stores fewer at once
 QUEUED_S = 5.0  # messages of so long are more than 1,000
 
 Told = Callable[[str], None]
-
-
-class SelfTestError(Exception):
-    """The self-test itself does not work; the text says where."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +70,7 @@ class Verdict:
 
     name: str
     what: str
+    without: str
     caught: bool
     planted: Outcome
     plain: Outcome
@@ -100,17 +96,18 @@ def selftest(seed: int, only: Sequence[str] = (), told: Told = lambda text: None
         raise SelfTestError(f"no plant {unknown[0]!r}; there are {', '.join(names)}")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="meterstream-selftest-") as folder:
-        bed = _Bed(Path(folder))
+        bed = Bed(Path(folder))
         try:
             bed.up(told)
             pairs = []
             for plant in PLANTS:
                 if not only or plant.name in only:
-                    plain = bed.run(plant, seed, is_planted=False, told=told)
-                    pairs.append((plant, plain, bed.run(plant, seed, is_planted=True, told=told)))
+                    plain = _run(bed, plant, seed, is_planted=False, told=told)
+                    planted = _run(bed, plant, seed, is_planted=True, told=told)
+                    pairs.append((plant, plain, planted))
             bed.set(None)
             told("until the usage of the plain runs is final")
-            bed.wait_final([plain for _, plain, _ in pairs])
+            _wait_final(bed, [plain for _, plain, _ in pairs])
             told("accounting")
             plants = [
                 verdict(plant, plain.account(with_energy=True), planted.account())
@@ -123,98 +120,21 @@ def selftest(seed: int, only: Sequence[str] = (), told: Told = lambda text: None
 
 
 def verdict(plant: Plant, plain: Outcome, planted: Outcome) -> Verdict:
-    return Verdict(plant.name, plant.what, planted.lost > 0 and plain.green, planted, plain)
+    return Verdict(
+        plant.name, plant.what, plant.without, planted.lost > 0 and plain.green, planted, plain
+    )
 
 
-# ---------------------------------------------------------------- the stack
+def _run(bed: Bed, plant: Plant, seed: int, *, is_planted: bool, told: Told) -> "_Run":
+    told(f"{plant.name}: {'planted' if is_planted else 'as the product is'}")
+    run = _Run(bed, plant, seed)  # its devices are registered while the database is sound
+    bed.set(plant if is_planted else None)
+    return asyncio.run(run.through())
 
 
-class _Bed:
-    """The stack in which plants are set, one at a time."""
-
-    def __init__(self, folder: Path) -> None:
-        settings = StackSettings.free(folder / "stack")
-        self.stack = Stack(settings, _programs())
-        self.records = folder / "records"
-        self._state = settings.state_dir
-        self._planted: Plant | None = None
-
-    def up(self, told: Told) -> None:
-        for folder in (self._state, self._state / MOSQUITTO.name):
-            folder.mkdir(mode=0o700)
-        self._write_broker({})
-        self.stack.up(told)
-        self.wait_healthy("uplink")
-
-    def set(self, plant: Plant | None) -> None:
-        """Let the stack run with this plant, or as the product is."""
-        before, self._planted = self._planted, plant
-        if before == plant:
-            return
-        (self._state / PLANT_FILE).write_text(plant.name if plant else "")
-        both = [one for one in (before, plant) if one]
-        if any(one.database for one in both):
-            self._set_database(before, plant)
-        if any(one.broker for one in both):
-            self._write_broker(plant.broker if plant else {})
-            self.stack.restart("mosquitto")
-        for process in {one.process for one in both if one.process}:
-            self.stack.restart(process)
-        self.wait_healthy("uplink")
-
-    def _write_broker(self, settings: Mapping[str, str | None]) -> None:
-        lines = (PROJECT_ROOT / "infra" / "mosquitto" / "mosquitto.conf").read_text().splitlines()
-        kept = [line for line in lines if line.partition(" ")[0] not in settings]
-        added = [f"{name} {value}" for name, value in settings.items() if value is not None]
-        (self._state / MOSQUITTO.name / "mosquitto.conf").write_text("\n".join([*kept, *added, ""]))
-
-    def _set_database(self, before: Plant | None, plant: Plant | None) -> None:
-        with psycopg.connect(self.stack.database_url, autocommit=True) as conn:
-            for name in before.database if before else ():
-                conn.execute(f"ALTER SYSTEM RESET {name}".encode())
-            for name, value in (plant.database if plant else {}).items():
-                conn.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
-            conn.execute("CHECKPOINT")  # none of its own, which would save what shall be lost
-            conn.execute("SELECT pg_reload_conf()")
-
-    def wait_healthy(self, name: str) -> None:
-        """Wait until a process of ours says that it works."""
-        url = f"http://127.0.0.1:{getattr(self.stack.settings, f'{name}_metrics_port')}/health"
-        until = time.monotonic() + HEALTHY_S
-        while True:
-            try:
-                with urlopen(url, timeout=5):
-                    return
-            except (URLError, OSError):
-                if time.monotonic() > until:
-                    raise SelfTestError(f"{name} is not healthy after {HEALTHY_S:.0f} s") from None
-            time.sleep(0.1)
-
-    def run(self, plant: Plant, seed: int, *, is_planted: bool, told: Told) -> "_Run":
-        told(f"{plant.name}: {'planted' if is_planted else 'as the product is'}")
-        run = _Run(self, plant, seed)  # its devices are registered while the database is sound
-        self.set(plant if is_planted else None)
-        return asyncio.run(run.through())
-
-    def wait_final(self, runs: "Iterable[_Run]") -> None:
-        addresses = [run.settings.address(node) for run in runs for node in range(DEVICES)]
-        wait_final(
-            self.stack.database_url, self.stack.kafka_bootstrap, addresses, timeout_s=FINAL_S
-        )
-
-
-def _programs() -> list[Program]:
-    """The product's programs, in forms that can be started with a plant."""
-    return [
-        *(one for one in SERVERS if one is not MOSQUITTO),
-        replace(MOSQUITTO, command=(MOSQUITTO.command[0], "-c", "/srv/mosquitto.conf")),
-        *(
-            replace(one, command=(one.command[0], "-m", "infra.chaos.plants", one.name))
-            for one in OWN
-            if one.name in MODULES
-        ),
-        *(one for one in OWN if one.name == "rollup"),
-    ]
+def _wait_final(bed: Bed, runs: "Iterable[_Run]") -> None:
+    addresses = [run.settings.address(node) for run in runs for node in range(DEVICES)]
+    wait_final(bed.stack.database_url, bed.stack.kafka_bootstrap, addresses, timeout_s=FINAL_S)
 
 
 # ---------------------------------------------------------------- one run
@@ -223,7 +143,7 @@ def _programs() -> list[Program]:
 class _Run:
     """A load, its fault, and what became of its readings."""
 
-    def __init__(self, bed: _Bed, plant: Plant, seed: int) -> None:
+    def __init__(self, bed: Bed, plant: Plant, seed: int) -> None:
         self._bed, self.stack = bed, bed.stack
         self._fault = FAULTS[plant.name]
         self.settings = SwarmSettings(
@@ -295,6 +215,22 @@ class _Run:
 
     async def start(self, name: str) -> None:
         await asyncio.to_thread(self.stack.start_process, name)
+
+    async def offset_moved(self) -> None:
+        """Wait until the offset has just moved by many records at once, or `LOOK_FOR_S`."""
+        await asyncio.to_thread(self._wait_moved)
+
+    def _wait_moved(self) -> None:
+        until = time.monotonic() + LOOK_FOR_S
+        with psycopg.connect(self.stack.database_url, autocommit=True) as conn:
+            before = None
+            while time.monotonic() < until:
+                row = conn.execute("SELECT sum(next_offset) FROM stream_progress").fetchone()
+                assert row is not None
+                if before is not None and row[0] - before >= MANY_RECORDS:
+                    return
+                before = row[0]
+                time.sleep(LOOK_S)
 
     # ---- the end
 
@@ -379,8 +315,8 @@ async def _kill_the_database(run: _Run) -> None:
 
 
 async def _kill_the_worker(run: _Run) -> None:
-    async with run.speaking(4.0):
-        await asyncio.sleep(2.5)
+    async with run.speaking(6.0):
+        await run.offset_moved()
         await run.kill("worker")
 
 

@@ -71,7 +71,7 @@ def _print(result: "SelfTest") -> None:
         if not plain.green:
             verdict = "[red]red without it[/]"
         table.add_row(
-            f"{one.name}\n[dim]{one.what}[/]",
+            one.name,
             f"{planted.lost:,} of {planted.sent:,}",
             f"{plain.lost:,}, {plain.duplicates:,} of {plain.sent:,}",
             f"{planted.seconds + plain.seconds:.0f}",
@@ -79,4 +79,7 @@ def _print(result: "SelfTest") -> None:
         )
     console = Console()
     console.print(table)
+    for one in result.plants:
+        if not one.caught:
+            console.print(f"{one.name}: planted, {one.what}; without it, {one.without}")
     console.print(f"seed {result.seed}, {result.seconds:.0f} s")

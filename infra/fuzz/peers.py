@@ -61,7 +61,18 @@ class GoodNode:
         self._seq = 0
         claim_device(conn, self.address, f"Fuzz {home} good", home, "Asia/Bangkok")
 
-    def say(self) -> tuple[Shot, float]:
+    def be_heard(self) -> None:
+        """Speak until a row is there: an uplink that has just started may not listen yet."""
+        deadline = time.monotonic() + STUCK_S
+        while True:
+            try:
+                self.say(within_s=2.0)
+                return
+            except Stuck:
+                if time.monotonic() > deadline:
+                    raise
+
+    def say(self, within_s: float = STUCK_S) -> tuple[Shot, float]:
         """The message, and the milliseconds until its row was there. Raises Stuck."""
         self._seq += 1
         at_us = time.time_ns() // 1000
@@ -76,8 +87,8 @@ class GoodNode:
             "SELECT 1 FROM readings JOIN channel USING (channel_id) JOIN device USING (device_id) "
             "WHERE address = %s AND measured_at = from_us(%s)", [self.address, at_us],
         ).fetchone():  # fmt: skip
-            if time.monotonic() - begun > STUCK_S:
-                raise Stuck(f"a good message is not stored within {STUCK_S:.0f} s")
+            if time.monotonic() - begun > within_s:
+                raise Stuck(f"a good message is not stored within {within_s:.0f} s")
             time.sleep(0.005)
         return shot, (time.monotonic() - begun) * 1000
 

@@ -38,7 +38,7 @@ def each_once(rig: Rig, folder: Path, kinds: str, *, seed: int, target: str = "a
 
 def test_bad_hops_lose_and_double_nothing(rig: Rig, tmp_path: Path):
     assert rig.proxies is not None
-    report = each_once(rig, tmp_path, "latency,bandwidth,stall,reset,corrupt", seed=2)
+    report = each_once(rig, tmp_path, "latency,bandwidth,stall,reset,corrupt", seed=13)
     (corrupt,) = [row for row in report.faults if row.kind == "corrupt"]
     assert corrupt.notes["bits"] > 0
     assert all(rig.proxies[hop].relayed_bytes > 0 for hop in ("node-broker", "worker-database"))
