@@ -9,6 +9,7 @@ Private names of faust-streaming 0.15.3 are used; `tests/streams/test_transport_
 them.
 """
 
+import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -81,25 +82,27 @@ class FetchMessage(ConsumerMessage):  # type: ignore[misc]
         return bool(super().on_final_ack(consumer))
 
 
+BUSY_WITHIN_S = 0.025
 BUSY_FETCH_BYTES, BUSY_FETCH_MS = 256 * 1024, 12
 IDLE_FETCH_BYTES, IDLE_FETCH_MS = 1, 500
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """While records come, the broker gathers those of all partitions for some milliseconds.
+    """While records come closely, the broker gathers those of all partitions for some milliseconds.
 
     Else every record of a small stream would be a fetch. What comes after a silence comes at once.
     """
 
+    _last_s = 0.0
+
     async def _fetch_records(self, consumer: AIOKafkaConsumer, *args: Any, **kwargs: Any) -> Any:
         records = await super()._fetch_records(consumer, *args, **kwargs)
+        now_s = time.monotonic()
+        busy = bool(records) and now_s - self._last_s < BUSY_WITHIN_S
+        self._last_s = now_s
         settings = consumer._fetcher
-        if records:
-            settings._fetch_min_bytes = BUSY_FETCH_BYTES
-            settings._fetch_max_wait_ms = BUSY_FETCH_MS
-        else:
-            settings._fetch_min_bytes = IDLE_FETCH_BYTES
-            settings._fetch_max_wait_ms = IDLE_FETCH_MS
+        settings._fetch_min_bytes = BUSY_FETCH_BYTES if busy else IDLE_FETCH_BYTES
+        settings._fetch_max_wait_ms = BUSY_FETCH_MS if busy else IDLE_FETCH_MS
         return records
 
 
