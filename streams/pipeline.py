@@ -33,8 +33,10 @@ from streams.work import Work
 log = structlog.get_logger()
 
 EXIT_FENCED = 70
-MOST_QUEUED = 40_000
-STUCK_S = 120.0
+MOST_QUEUED = 10_000
+STUCK_S = 30.0  # a worker is stuck when it stores nothing of a log that goes on for so long;
+STUCK_IN_FLIGHT_S = 75.0  # or, with a transaction under way, for longer than one may take
+TRANSACTION_TIMEOUT_S = 60
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 10.0
 
 
@@ -67,7 +69,7 @@ class Link:
                 autocommit=True,
                 connect_timeout=5,
                 application_name="meterstream-worker",
-                options="-c transaction_timeout=60s",
+                options=f"-c transaction_timeout={TRANSACTION_TIMEOUT_S}s",
             )
         return self._conn
 
@@ -186,14 +188,18 @@ class Pipeline:
         """
         while True:
             await asyncio.sleep(STUCK_S / 4)
-            idle_s = time.monotonic() - self.last_commit
-            if idle_s < STUCK_S or not self.database_ok or not self._partitions:
+            idle_s, bound_s = time.monotonic() - self.last_commit, self._stuck_s()
+            if idle_s < bound_s or not self.database_ok or not self._partitions:
                 continue
             loop = asyncio.get_running_loop()
             behind = await loop.run_in_executor(None, self._is_behind)  # waits while Kafka is away
             await asyncio.sleep(STUCK_S / 8)
-            if behind and time.monotonic() - self.last_commit >= STUCK_S:
+            if behind and time.monotonic() - self.last_commit >= max(bound_s, self._stuck_s()):
                 self.die(f"nothing was stored for {idle_s:.0f} s though the log goes on")
+
+    def _stuck_s(self) -> float:
+        in_flight = self._in_flight is not None and not self._in_flight.done()
+        return STUCK_IN_FLIGHT_S if in_flight else STUCK_S
 
     def _is_behind(self) -> bool:
         return any(
