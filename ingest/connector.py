@@ -100,6 +100,7 @@ def producer_config(settings: UplinkSettings, kafka: KafkaConnection) -> dict[st
         "enable.idempotence": True,  # acks=all, in order
         "message.timeout.ms": 0,  # never gives up
         "linger.ms": LINGER_MS,
+        "socket.timeout.ms": 15_000,  # a request without an answer is one to a dead peer
         "compression.type": "lz4",
         "partitioner": PARTITIONER,
         "message.max.bytes": DLQ_MAX_BYTES,

@@ -54,6 +54,7 @@ class Announcer:
                 "enable.idempotence": True,
                 "message.timeout.ms": 0,
                 "linger.ms": 20,
+                "socket.timeout.ms": 15_000,  # a request without an answer is one to a dead peer
                 "compression.type": "lz4",
                 "queue.buffering.max.messages": 1_000_000,
                 "message.max.bytes": 4 * 1024 * 1024,

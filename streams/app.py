@@ -22,6 +22,7 @@ from streams.settings import WorkerSettings
 log = structlog.get_logger()
 
 STUCK_S = 60.0
+MOST_IN_A_FETCH, MOST_FETCHES = 2_000, 8  # what waits in Faust while the database is away
 HOLD_S = 0.5  # how often a worker says that it holds its name
 SILENT_S = 3.0  # a holder that has not said so for so long is stopped, or cut off
 
@@ -55,13 +56,13 @@ def create_app(
         table_standby_replicas=0,
         stream_wait_empty=False,
         stream_processing_timeout=1e9,  # Faust's own alarm knows nothing of chunks that wait
-        stream_buffer_maxsize=16,
+        stream_buffer_maxsize=MOST_FETCHES,
         agent_supervisor="mode.CrashingSupervisor",
         broker_commit_interval=1.0,
-        broker_max_poll_records=settings.worker_most_records,
+        broker_max_poll_records=MOST_IN_A_FETCH,
         broker_session_timeout=15.0,
         broker_heartbeat_interval=3.0,
-        consumer_max_fetch_size=4 * 1024 * 1024,
+        consumer_max_fetch_size=1024 * 1024,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=settings.worker_id,
         producer_compression_type="lz4",
@@ -78,11 +79,7 @@ def create_app(
     async def store(stream: Any) -> AsyncIterator[None]:
         async for event in stream.noack().events():
             await app.pipeline.put(
-                Waiting(
-                    event.message.partition,
-                    event.value,
-                    lambda event=event: stream.ack(event),  # type: ignore[misc]
-                )
+                Waiting(event.value, lambda event=event: stream.ack(event))  # type: ignore[misc]
             )
             yield
 

@@ -156,6 +156,8 @@ def _fold_message(partition: Partition, message: Message, work: Work) -> None:
     if packet is not None and partition.seen_before(*packet[:3], redelivered=packet[3]):
         work.duplicates += 1
         return
+    if not (decoded.readings or decoded.states or decoded.events):
+        return
     device = partition.devices.get(decoded.address)
     if device is None:
         work.refused.append(_too_many(partition.part, message))

@@ -1,6 +1,6 @@
 """From chunks to transactions: fold in one thread, store in another, one transaction in flight.
 
-The agent hands chunks in; every transaction takes all that wait, of all partitions. While one
+The agent hands fetches in; every transaction takes all that wait, of all partitions. While one
 is being stored, the next is folded into memory. That is safe because a transaction is either
 retried until it commits or the process exits: memory is never used without it.
 """
@@ -27,23 +27,28 @@ from streams.partition import Partition
 from streams.records import Chunk, decode_chunks, meet, strangers
 from streams.store import Store
 from streams.takeover import resolve, take_over
-from streams.transport import FetchedChunk
+from streams.transport import Fetch
 from streams.work import Work
 
 log = structlog.get_logger()
 
 EXIT_FENCED = 70
-MOST_QUEUED = 40_000
-STUCK_S = 120.0
+MOST_QUEUED = 10_000
+STUCK_S = 30.0  # a worker is stuck when it stores nothing of a log that goes on for so long;
+STUCK_IN_FLIGHT_S = 75.0  # or, with a transaction under way, for longer than one may take
+TRANSACTION_TIMEOUT_S = 60
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 10.0
 
 
 class Waiting(NamedTuple):
-    """A chunk on its way in: its partition, its records, and how to acknowledge it."""
+    """A fetch on its way in, and how to acknowledge it."""
 
-    part: int
-    chunk: FetchedChunk
+    fetch: Fetch
     ack: Callable[[], Awaitable[Any]]
+
+    @property
+    def size(self) -> int:
+        return sum(len(records) for _, records in self.fetch.chunks)
 
 
 class Link:
@@ -64,7 +69,7 @@ class Link:
                 autocommit=True,
                 connect_timeout=5,
                 application_name="meterstream-worker",
-                options="-c transaction_timeout=60s",
+                options=f"-c transaction_timeout={TRANSACTION_TIMEOUT_S}s",
             )
         return self._conn
 
@@ -105,12 +110,12 @@ class Pipeline:
     # -- what the agent and the transport call
 
     async def put(self, waiting: Waiting) -> None:
-        """Take a chunk in. Waits while too many records are queued: Kafka holds the backlog."""
+        """Take a fetch in. Waits while too many records are queued: Kafka holds the backlog."""
         await self._room.wait()
-        if waiting.chunk.seek != self._seek:
+        if waiting.fetch.seek != self._seek:
             return
         self._queue.append(waiting)
-        self._queued += len(waiting.chunk.records)
+        self._queued += waiting.size
         metrics.QUEUED.set(self._queued)
         if self._queued > MOST_QUEUED:
             self._room.clear()
@@ -183,14 +188,18 @@ class Pipeline:
         """
         while True:
             await asyncio.sleep(STUCK_S / 4)
-            idle_s = time.monotonic() - self.last_commit
-            if idle_s < STUCK_S or not self.database_ok or not self._partitions:
+            idle_s, bound_s = time.monotonic() - self.last_commit, self._stuck_s()
+            if idle_s < bound_s or not self.database_ok or not self._partitions:
                 continue
             loop = asyncio.get_running_loop()
             behind = await loop.run_in_executor(None, self._is_behind)  # waits while Kafka is away
             await asyncio.sleep(STUCK_S / 8)
-            if behind and time.monotonic() - self.last_commit >= STUCK_S:
+            if behind and time.monotonic() - self.last_commit >= max(bound_s, self._stuck_s()):
                 self.die(f"nothing was stored for {idle_s:.0f} s though the log goes on")
+
+    def _stuck_s(self) -> float:
+        in_flight = self._in_flight is not None and not self._in_flight.done()
+        return STUCK_IN_FLIGHT_S if in_flight else STUCK_S
 
     def _is_behind(self) -> bool:
         return any(
@@ -227,7 +236,7 @@ class Pipeline:
         taken, records = [], 0
         while self._queue and records < self._most_records:
             waiting = self._queue.pop(0)
-            records += len(waiting.chunk.records)
+            records += waiting.size
             taken.append(waiting)
         self._queued -= records
         metrics.QUEUED.set(self._queued)
@@ -263,17 +272,15 @@ class Pipeline:
 
     def _fold_chunks(self, taken: Sequence[Waiting]) -> Work:
         fetched, gaps = [], []
-        for waiting in taken:
-            partition = self._partitions.get(waiting.part)
+        for part, records in (chunk for waiting in taken for chunk in waiting.fetch.chunks):
+            partition = self._partitions.get(part)
             if partition is None:
                 continue
-            records = waiting.chunk.records
-            first, read_until = records[0].offset, self._read_until[waiting.part]
+            first, read_until = records[0].offset, self._read_until[part]
             if first > read_until:
-                self._require_gap(waiting.part, read_until, first)
-                gaps.append((waiting.part, read_until, first))
-            following = records[-1].offset + 1
-            self._read_until[waiting.part] = max(read_until, following)
+                self._require_gap(part, read_until, first)
+                gaps.append((part, read_until, first))
+            self._read_until[part] = max(read_until, records[-1].offset + 1)
             fetched.append((partition, records))
         unknown = strangers(fetched)
         if unknown:

@@ -7,10 +7,9 @@ is not done by the reading.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain, compress, repeat
 from typing import Any
 
-import msgspec
 import numpy as np
 from msgspec.structs import astuple
 from numpy.typing import NDArray
@@ -45,18 +44,8 @@ class Samples:
     records: Sequence[Any]
     told: bytearray  # 1: to be announced
 
-    def of_told(self) -> Iterator[tuple[Channel, Held, msgspec.Raw]]:
-        """Those to be announced, and the values of each as its envelope wrote them."""
-        last: Any = None
-        cut: Iterator[bytes] = iter(())
-        for channel, held, record, told in zip(
-            self.channels, self.held, self.records, self.told, strict=True
-        ):
-            if record is not last:
-                last, cut = record, iter(record.value.split(b"{")[3:])
-            values = next(cut)
-            if told:
-                yield channel, held, msgspec.Raw(b"{" + values[: values.index(b"}") + 1])
+    def of_told(self) -> Iterator[tuple[Channel, Held]]:
+        return compress(zip(self.channels, self.held, strict=True), self.told)
 
 
 def samples_of(messages: Sequence[Usual], oldest_us_back: int) -> tuple[Samples, Whole, Flags]:

@@ -1,17 +1,20 @@
-"""Faust's aiokafka transport, but with one event a fetched partition chunk.
+"""Faust's aiokafka transport, but with one event a fetch.
 
-Stock Faust spends 61 µs a record, 40 of them on one `wait_first`; a chunk is an event whose value
-is a `FetchedChunk`. Offsets come from `app.positions` (the database), not from the group. Faust
-commits the acknowledged prefix of chunks, for lag displays only.
+Stock Faust spends 61 µs a record, 40 of them on one `wait_first`; here all that one fetch brought
+of the raw topic is one event, its value a `Fetch`. Offsets come from `app.positions` (the
+database), not from the group. Faust commits the acknowledged prefix of chunks, for lag displays
+only.
 
 Private names of faust-streaming 0.15.3 are used; `tests/streams/test_transport_contract.py` pins
 them.
 """
 
+import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import CorruptRecordException
@@ -52,10 +55,55 @@ class RawRecords(PartitionRecords):  # type: ignore[misc]
 
 
 class FetchedChunk(NamedTuple):
-    """Records of one partition from one fetch. `seek` counts the seeks before the fetch."""
+    """Records of one partition from one fetch."""
 
+    part: int
     records: Sequence[Record]
+
+
+class Fetch(NamedTuple):
+    """Everything that one fetch brought. `seek` counts the seeks before it."""
+
+    chunks: Sequence[FetchedChunk]
     seek: int
+
+
+class FetchMessage(ConsumerMessage):  # type: ignore[misc]
+    """Stands in its first chunk's place in the log, and acknowledges all of them.
+
+    From before a seek it acknowledges nothing: what is fetched after it may end at the same places.
+    """
+
+    def on_final_ack(self, consumer: "Consumer") -> bool:
+        if self.value.seek != consumer.seeks:
+            self.acked = True
+            return False
+        consumer.ack_others(self.value)
+        return bool(super().on_final_ack(consumer))
+
+
+BUSY_WITHIN_S = 0.025
+BUSY_FETCH_BYTES, BUSY_FETCH_MS = 256 * 1024, 12
+IDLE_FETCH_BYTES, IDLE_FETCH_MS = 1, 500
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """While records come closely, the broker gathers those of all partitions for some milliseconds.
+
+    Else every record of a small stream would be a fetch. What comes after a silence comes at once.
+    """
+
+    _last_s = 0.0
+
+    async def _fetch_records(self, consumer: AIOKafkaConsumer, *args: Any, **kwargs: Any) -> Any:
+        records = await super()._fetch_records(consumer, *args, **kwargs)
+        now_s = time.monotonic()
+        busy = bool(records) and now_s - self._last_s < BUSY_WITHIN_S
+        self._last_s = now_s
+        settings = consumer._fetcher
+        settings._fetch_min_bytes = BUSY_FETCH_BYTES if busy else IDLE_FETCH_BYTES
+        settings._fetch_max_wait_ms = BUSY_FETCH_MS if busy else IDLE_FETCH_MS
+        return records
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
@@ -63,8 +111,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._chunks: dict[TP, deque[int]] = defaultdict(deque)  # last offset of each chunk
-        self._seeks = 0
+        self.seeks = 0
         super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def _forget(self, partitions: Iterable[TP]) -> None:
         """An acknowledgement from before a seek says nothing of what is fetched after it."""
@@ -82,9 +133,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         offsets = dict(await super().seek_to_committed())
-        self._seeks += 1
+        self.seeks += 1
         parts = [tp for tp in self.assignment() if tp.topic == RAW.name]
-        ours = await self.app.positions([tp.partition for tp in parts], self._seeks)
+        ours = await self.app.positions([tp.partition for tp in parts], self.seeks)
         self._forget(parts)
         places = {tp: ours[tp.partition] for tp in parts}
         if places:
@@ -109,18 +160,20 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._acked[tp][:] = [o for o in acked if chunks and o >= chunks[0]]
         return offset
 
-    def _chunk(self, tp: TP, records: Sequence[Any], seek: int) -> ConsumerMessage:
-        last = records[-1]
-        self._chunks[tp].append(last.offset)
-        return ConsumerMessage(
+    def _message(self, fetch: Fetch) -> tuple[TP, ConsumerMessage]:
+        for part, records in fetch.chunks:
+            self._chunks[TP(RAW.name, part)].append(records[-1].offset)
+        part, records = fetch.chunks[0]
+        tp, last = TP(RAW.name, part), records[-1]
+        return tp, FetchMessage(
             tp.topic,
             tp.partition,
             last.offset,
             last.timestamp / 1000.0,
-            last.timestamp_type,
+            1,  # the log's own append time
             (),
             last.key,
-            FetchedChunk(records, seek),
+            fetch,
             None,
             0,
             0,
@@ -128,35 +181,47 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             generation_id=self.app.consumer_generation_id,
         )
 
+    def ack_others(self, fetch: Fetch) -> None:
+        """What Faust does for a message's own partition, for the others of its fetch."""
+        for part, records in fetch.chunks[1:]:
+            tp, last = TP(RAW.name, part), records[-1].offset
+            committed = self._committed_offset[tp]
+            if (committed is None or last >= committed) and last not in self._acked_index[tp]:
+                self._acked_index[tp].add(last)
+                self._acked[tp].append(last)
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        """`faust.transport.consumer.Consumer.getmany`, a chunk at a time.
+        """`faust.transport.consumer.Consumer.getmany`, a fetch at a time.
 
         Records fetched while a seek went on are from before it or from after it, nobody knows:
         they are left, and sought again.
         """
         while not (self.flow_active or self.should_stop):
             await self.wait(self.can_resume_flow)
-        seek = self._seeks
-        records, active = await self._wait_next_records(timeout)
+        seek = self.seeks
+        fetched, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
-        if records is None or self.should_stop:
+        if fetched is None or self.should_stop:
             return
-        if not self.flow_active or seek != self._seeks:
+        if not self.flow_active or seek != self.seeks:
             await self.perform_seek()
             return
-        for tp, fetched in records.items():
-            if not fetched:
+        chunks = []
+        for tp, records in fetched.items():
+            if not records:
                 continue
-            if not self.flow_active or self.app.consumer_generation_id != generation:
-                break
             if not (active is None or tp in active or tp in self._buffered_partitions):
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             if tp.topic == RAW.name:
-                yield tp, self._chunk(tp, fetched, seek)
-            else:
-                for record in fetched:
-                    yield tp, self._to_message(tp, record)
+                chunks.append(FetchedChunk(tp.partition, records))
+                continue
+            for record in records:
+                if not self.flow_active or self.app.consumer_generation_id != generation:
+                    break
+                yield tp, self._to_message(tp, record)
+        if chunks and self.flow_active and self.app.consumer_generation_id == generation:
+            yield self._message(Fetch(chunks, seek))
 
 
 class Transport(driver.Transport):  # type: ignore[misc]

@@ -298,10 +298,11 @@ class ChannelWindows:
         held = self.held
         if not held or held[-1][0] < self.complete_until_us:
             return None
+        known_us, end = self._known_until_us(), self.complete_until_us + MINUTE_US
+        if known_us >= end:
+            return end + GRACE_US, NEVER
         first = held[bisect_left(held, (self.complete_until_us,))]
         end = _floor(max(self.complete_until_us, first[0] - (first[4] or 0))) + MINUTE_US
-        if self._known_until_us() >= end:
-            return end + GRACE_US, NEVER
         return max(end, self.heard_us) + self.limits.gap_limit_us, end
 
     def _known_until_us(self) -> int:

@@ -134,11 +134,11 @@ class Work:
     def announced(self) -> Iterable[tuple[Device, list[Reading]]]:
         """The readings to be announced, device by device."""
         found = {device_id: (device, [*told]) for device_id, (device, told) in self.told.items()}
-        for channel, held, values in self.samples.of_told():
+        for channel, held in self.samples.of_told():
             device = channel.device
             told = found.get(device.device_id)
             if told is None:
                 told = found[device.device_id] = (device, [])
-            reading = Reading(channel.name, held[0], cast(Values, values), Clock.DEVICE, held[6])
-            told[1].append(reading)
+            said = cast(Values, held[7])
+            told[1].append(Reading(channel.name, held[0], said, Clock.DEVICE, held[6]))
         return found.values()

@@ -91,12 +91,8 @@ class Plan:
             said: Decoded = decode(topic, payload, now_us)
         except Undecodable:
             return True
-        if said.address not in self.addresses:
-            # One whose first message says nothing is refused as too_many_new_devices, wrongly.
-            if not (said.readings or said.states or said.events):
-                return False
-            if len(self.addresses) >= MOST_ADDRESSES:
-                return False
+        if said.address not in self.addresses and len(self.addresses) >= MOST_ADDRESSES:
+            return False
         new = {(said.address, reading.channel) for reading in said.readings} - self._channels
         if new and len(self._channels) + len(new) > MOST_CHANNELS:
             return False

@@ -564,3 +564,14 @@ def test_parsing_gives_a_tick_a_message_or_a_refusal():
     ((_, parsed, _),), _ = decode_chunks([(log.partition, log.waiting)])
     assert [type(item) for item in parsed] == [Tick, Message, Refused]
     assert parsed[0] == Tick(0, "s0", at(1), at(1))
+
+
+def test_a_message_that_says_nothing_is_not_refused_though_nobody_knows_its_device():
+    log = Log()
+    log.message(
+        "shellypro3em-fcb0/events/rpc",
+        {"src": "x", "method": "NotifyStatus", "params": {"ts": at(0) / 1e6, "id": {"id": 0}}},
+        key="shelly:shellypro3em-fcb0",
+    )
+    work = log.fold()
+    assert (work.refused, work.rows, work.states) == ([], [], [])

@@ -10,7 +10,12 @@ from typing import Any
 import aiokafka
 import faust
 import pytest
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import ConsumerRecord
+from aiokafka.structs import TopicPartition as AioTP
 from faust.transport import consumer as faust_consumer
 from faust.transport import drivers
 from faust.transport.drivers import aiokafka as driver
@@ -21,9 +26,11 @@ from mode.utils.imports import FactoryMapping
 
 from schemas.topics import RAW
 from streams import transport
-from streams.transport import Consumer, FetchedChunk
+from streams.transport import Consumer, Fetch
 
 # ---------------------------------------------------------------- the private names
+
+fetcher_records = transport.RawRecords.__mro__[1]  # aiokafka's own
 
 
 @pytest.mark.parametrize(
@@ -49,6 +56,14 @@ METHODS = [
     (driver.Consumer, "_to_message", ["self", "tp", "record"]),
     (driver.Consumer, "assignment", ["self"]),
     (driver.Consumer, "highwater", ["self", "tp"]),
+    (driver.Consumer, "_new_consumer_thread", ["self"]),
+    (
+        driver.AIOKafkaConsumerThread,
+        "_fetch_records",
+        ["self", "consumer", "active_partitions", "timeout", "max_records"],
+    ),
+    (fetcher.PartitionRecords, "_unpack_records", ["self"]),
+    (fetcher.PartitionRecords, "__iter__", ["self"]),
     (driver.AIOKafkaConsumerThread, "seek_wait", ["self", "partitions"]),
     (driver.AIOKafkaConsumerThread, "seek_to_committed", ["self"]),
     (driver.AIOKafkaConsumerThread, "getmany", ["self", "active_partitions", "timeout"]),
@@ -77,6 +92,37 @@ def test_a_method_is_awaited_where_faust_awaits_it(name: str, is_coroutine: bool
     inherited = inspect.unwrap(getattr(driver.Consumer, name))
     assert inspect.iscoroutinefunction(inherited) is is_coroutine
     assert inspect.iscoroutinefunction(inspect.unwrap(getattr(Consumer, name))) is is_coroutine
+
+
+def test_a_fetcher_reads_its_bounds_for_every_request():
+    source = inspect.getsource(fetcher.Fetcher._get_actions_per_node)
+    assert "self._fetch_max_wait_ms" in source
+    assert "self._fetch_min_bytes" in source
+
+
+@pytest.mark.parametrize("codec", [0, 3])
+def test_raw_records_are_those_of_aiokafka_without_their_dress(codec: int):
+    """From the position on, with CRC checked, and the position after the last."""
+    builder = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, -1, 1 << 20)
+    for offset in range(4):
+        builder.append(offset, 1000 + offset, b"k", b"v%d" % offset, [("h", b"1")])
+    whole = bytes(builder.build())
+
+    def unpacked(kind: type[Any], data: bytes, topic: str) -> Any:
+        tp = AioTP(topic, 0)
+        return kind(tp, MemoryRecords(data), [], 1, None, None, True, 0)
+
+    plain = unpacked(fetcher_records, whole, RAW.name)
+    raw = unpacked(transport.RawRecords, whole, RAW.name)
+    expected = [(r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in plain]
+    assert [(r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in raw] == expected
+    assert [offset for offset, *_ in expected] == [1, 2, 3]
+    assert raw.next_fetch_offset == plain.next_fetch_offset == 4
+    other = list(unpacked(transport.RawRecords, whole, "energy.other.v1"))
+    assert isinstance(other[0], ConsumerRecord)
+    broken = whole[:-1] + bytes([whole[-1] ^ 1])
+    with pytest.raises(CorruptRecordException):
+        list(unpacked(transport.RawRecords, broken, RAW.name))
 
 
 def test_getmany_is_an_asynchronous_generator():
@@ -209,16 +255,37 @@ class Once:
         return self.rounds > 1
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """One partition's part of a delivered fetch; its parts are acknowledged together."""
+
+    message: ConsumerMessage
+    records: Sequence[Any]
+
+    @property
+    def acked(self) -> bool:
+        return bool(self.message.acked)
+
+    @property
+    def offset(self) -> int:
+        return int(self.records[-1].offset)
+
+    @property
+    def seek(self) -> int:
+        return int(self.message.value.seek)
+
+
 @dataclass
 class Log:
     """A consumer over a `Wire`, and the model: chunks delivered since the last seek."""
 
     stored: dict[int, int] = field(default_factory=lambda: {0: 0, 1: 0})
-    chunks: dict[TP, list[ConsumerMessage]] = field(default_factory=lambda: {TP_0: [], TP_1: []})
-    finish_before_seek: list[ConsumerMessage] = field(default_factory=list)
+    chunks: dict[TP, list[Chunk]] = field(default_factory=lambda: {TP_0: [], TP_1: []})
+    finish_before_seek: list[Chunk] = field(default_factory=list)
     others: list[ConsumerMessage] = field(default_factory=list)
     seeks: list[int] = field(default_factory=list)
     released: int = 0
+    deliveries: int = 0
 
     def __post_init__(self) -> None:
         transport.register()
@@ -235,7 +302,12 @@ class Log:
         self.consumer._set_active_tps({*PARTITIONS, OTHER})
 
     async def _deliver(self, message: ConsumerMessage) -> None:
-        self.chunks.get(message.tp, self.others).append(message)
+        if not isinstance(message.value, Fetch):
+            self.others.append(message)
+            return
+        self.deliveries += 1
+        for part, records in message.value.chunks:
+            self.chunks[TP(RAW.name, part)].append(Chunk(message, records))
 
     async def positions(self, parts: Sequence[int], seek: int) -> dict[int, int]:
         """What is in flight is stored and acknowledged first, as in `Pipeline.positions`."""
@@ -250,8 +322,8 @@ class Log:
         self.wire.next_fetch = dict(counts)
         await self.consumer._drain_messages(Once())
 
-    def ack(self, message: ConsumerMessage) -> None:
-        message.ack(self.consumer)
+    def ack(self, chunk: Chunk) -> None:
+        chunk.message.ack(self.consumer)
 
     def acked_prefix(self, tp: TP) -> int | None:
         """The end of the acknowledged chunks since the seek, before the first that is not."""
@@ -287,17 +359,17 @@ async def _nothing(*_: object) -> None:
 
 
 def values(log: Log, tp: TP = TP_0) -> list[list[int]]:
-    return [[r.offset for r in m.value.records] for m in log.chunks[tp]]
+    return [[r.offset for r in m.records] for m in log.chunks[tp]]
 
 
-def test_a_fetched_partition_is_one_event_with_all_its_records():
+def test_a_fetch_is_one_event_with_all_records_of_all_partitions():
     async def run() -> None:
         log = Log()
         await log.fetch({TP_0: 3, TP_1: 2})
+        assert log.deliveries == 1
         assert values(log, TP_0) == [[0, 1, 2]]
         assert values(log, TP_1) == [[0, 1]]
-        message = log.chunks[TP_0][0]
-        assert isinstance(message.value, FetchedChunk)
+        message = log.chunks[TP_0][0].message
         assert (message.offset, message.timestamp, message.tp) == (2, 1.002, TP_0)
 
     asyncio.run(run())
@@ -309,8 +381,8 @@ def test_other_topics_come_record_by_record_and_are_counted_as_in_faust():
         await log.fetch({OTHER: 3})
         assert [(m.offset, m.value) for m in log.others] == [(0, b"v"), (1, b"v"), (2, b"v")]
         log.wire.assigned.add(OTHER)
-        log.ack(log.others[0])
-        log.ack(log.others[2])
+        log.others[0].ack(log.consumer)
+        log.others[2].ack(log.consumer)
         await log.commit()
         assert log.wire.committed == {OTHER: 1}
 
@@ -362,7 +434,7 @@ def test_a_chunk_says_how_many_seeks_lie_before_its_fetch():
         log = Log()
         for expected in (0, 1, 2):
             await log.fetch({TP_0: 1})
-            assert log.chunks[TP_0][0].value.seek == expected
+            assert log.chunks[TP_0][0].seek == expected
             await log.seek()
         assert log.seeks == [1, 2, 3]
 
@@ -403,7 +475,7 @@ def test_a_fetch_over_a_seek_loses_nothing_wherever_it_was_answered_from():
         assert log.wire.position[TP_0] == 50, "what was taken out is fetched again"
         await log.fetch({TP_0: 10})
         assert values(log) == [list(range(50, 60))]
-        assert log.chunks[TP_0][0].value.seek == log.seeks[-1]
+        assert log.chunks[TP_0][0].seek == log.seeks[-1]
 
     asyncio.run(run())
 
@@ -421,7 +493,7 @@ def test_what_is_fetched_after_a_rebalance_belongs_to_it():
         log.consumer.resume_flow()
         await fetching
         assert values(log) == [list(range(50, 60))]
-        assert log.chunks[TP_0][0].value.seek == log.seeks[-1] == 1
+        assert log.chunks[TP_0][0].seek == log.seeks[-1] == 1
 
     asyncio.run(run())
 
@@ -503,7 +575,7 @@ def test_the_committed_offset_is_the_end_of_the_acknowledged_prefix(operations: 
                     for tp, n in argument.items():
                         new = log.chunks[tp][count[tp] :]
                         expected = [list(range(before[tp], before[tp] + n))] if n else []
-                        assert [[r.offset for r in m.value.records] for m in new] == expected
+                        assert [[r.offset for r in m.records] for m in new] == expected
                         everything[tp] += [m.offset for m in new]
                 case "ack" if open_chunks:
                     log.ack(open_chunks[argument % len(open_chunks)])
@@ -545,6 +617,6 @@ def test_the_committed_offset_is_the_end_of_the_acknowledged_prefix(operations: 
             if prefix is not None:
                 assert committed == prefix
             if committed is not None and first_open is not None and committed != before.get(tp):
-                assert committed <= first_open.value.records[0].offset
+                assert committed <= first_open.records[0].offset
 
     asyncio.run(run())

@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from faust.types import TP, ConsumerMessage
+from faust.types import TP
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -44,10 +44,10 @@ class Offsets(RuleBasedStateMachine):
 
     async def _start(self) -> None:
         self.log = contract.Log()
-        self.delivered: dict[TP, list[ConsumerMessage]] = defaultdict(list)  # since the seek
+        self.delivered: dict[TP, list[contract.Chunk]] = defaultdict(list)  # since the seek
         self.processed: dict[TP, set[int]] = defaultdict(set)  # records, since the seek
         self.begin: dict[TP, int] = dict.fromkeys(PARTITIONS, 0)  # where the seek went
-        self.old: list[ConsumerMessage] = []  # delivered before it
+        self.old: list[contract.Chunk] = []  # delivered before it
 
     def run(self, step: Coroutine[Any, Any, None]) -> None:
         self.loop.run_until_complete(asyncio.wait_for(step, LONGEST_S))
@@ -61,14 +61,17 @@ class Offsets(RuleBasedStateMachine):
             at += 1
         return at
 
-    def _acknowledge(self, tp: TP, message: ConsumerMessage) -> None:
+    def _acknowledge(self, message: contract.Chunk) -> None:
+        """Of a fetch's chunks all are stored in one transaction."""
         self.log.ack(message)
-        self.processed[tp] |= {record.offset for record in message.value.records}
+        for tp, chunks in self.delivered.items():
+            for chunk in chunks:
+                if chunk.message is message.message:
+                    self.processed[tp] |= {record.offset for record in chunk.records}
 
     def _forget(self, tps: tuple[TP, ...] = PARTITIONS) -> None:
         for tp in tps:
-            # The pipeline acknowledges nothing later that a seek found unfinished: it drops it.
-            self.old += [message for message in self.delivered.pop(tp, []) if message.acked]
+            self.old += self.delivered.pop(tp, [])
             self.processed.pop(tp, None)
             self.begin[tp] = self.log.wire.position[tp]
         self.old = self.old[-20:]
@@ -86,7 +89,7 @@ class Offsets(RuleBasedStateMachine):
         await self.log.fetch(counts)
         for tp, (known, position) in before.items():
             new = self.log.chunks[tp][known:]
-            offsets = [record.offset for message in new for record in message.value.records]
+            offsets = [record.offset for message in new for record in message.records]
             owned = tp in self.log.wire.assigned and counts[tp]
             expected = range(position, position + counts[tp]) if owned else range(0)
             assert offsets == list(expected), "each record once, in order, none left out"
@@ -97,7 +100,7 @@ class Offsets(RuleBasedStateMachine):
         """A transaction has stored a chunk; those of a partition may finish in any order here."""
         waiting = [m for m in self.delivered[tp] if not m.acked]
         if waiting:
-            self._acknowledge(tp, waiting[which % len(waiting)])
+            self._acknowledge(waiting[which % len(waiting)])
         if commits:
             self.commit()
 
@@ -192,7 +195,7 @@ class Offsets(RuleBasedStateMachine):
             self.fetch((3, 2), True)
             for tp in PARTITIONS:
                 for message in reversed(self.delivered[tp]):
-                    self._acknowledge(tp, message)
+                    self._acknowledge(message)
             self.commit()
             for tp in PARTITIONS:
                 assert self.log.wire.committed[tp] == self.first_open(tp)

@@ -11,7 +11,7 @@ from schemas.units import MINUTE_US, SECOND_US
 from schemas.usage import Quality, Why
 from streams.energy import GapEnergy, Limits, Minute, Point, minutes_of
 from streams.recompute import affected, fetch_bounds
-from streams.windows import ChannelWindows, Span, held_of
+from streams.windows import NEVER, ChannelWindows, Span, held_of
 from tests.value_rows import value_row
 
 LIMITS = Limits(gap_limit_us=300 * SECOND_US, max_power_mw=100_000_000)
@@ -260,3 +260,13 @@ def test_a_silent_channel_completes_after_its_gap_limit():
     assert windows.complete(T0 + 359 * SECOND_US).minutes == []
     (minute,) = windows.complete(T0 + 360 * SECOND_US).minutes
     assert minute.quality is Quality.GAP
+
+
+def test_a_window_without_a_reading_is_due_when_a_later_reading_is_there():
+    """The silence is over: nothing is waited for but the grace."""
+    windows = ChannelWindows(LIMITS, T0)
+    for seconds in (0, 50, 130):
+        windows.append(point(seconds, power_w=100.0))
+    windows.complete(T0 + 71 * SECOND_US)
+    assert windows.complete_until_us == T0 + 60 * SECOND_US
+    assert windows.due() == (T0 + 130 * SECOND_US, NEVER)
