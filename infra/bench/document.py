@@ -54,7 +54,8 @@ SECTIONS = {
         "Stream: from a full log into the database",
         "The same readings of 1,000 devices for all. Ours does all of its job; the peers compute "
         "one-minute windows of power and store those, nothing else. Each is one process, but for "
-        "our two workers; stock Faust runs as `faust worker -l warning` would. All share the cores with Kafka and PostgreSQL.",
+        "our two workers; stock Faust runs as `faust worker -l warning` would. All share "
+        "the cores with Kafka and PostgreSQL.",
         "times quixstreams",
         (Column("readings_per_s", "readings/s"), *_COSTS),
         "stream",

@@ -37,7 +37,7 @@ SELECT channel_id, at, at + interval '50 ms', n, n, 0, 0,
         if name in ("interval_s", "interval_import_wh", "humidity_percent")
         else "n"
         if name == "import_total_wh"
-        else f"{place} + n % 977"
+        else f"{place} + n %% 977"
         for place, name in enumerate(VALUE_NAMES)
     )
 }

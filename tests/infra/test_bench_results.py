@@ -1,4 +1,4 @@
-"""What is made of a benchmark's figures: ratios, spreads, one document of several runs, its text."""
+"""What is made of a benchmark's figures: ratios, spreads, one document of all runs, its text."""
 
 import hashlib
 from pathlib import Path
