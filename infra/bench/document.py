@@ -94,8 +94,8 @@ SECTIONS = {
         "Growth: by devices",
         "From a full log, 12 readings a device and minute; the same number of readings for each, "
         "so a log of few devices is long. Devices are registered before; the first third of each "
-        "log warms up; in the rest a window completes for every 12 readings. A log has 12 ticks a second of its time, so few devices pay more of them a "
-        "reading.",
+        "log warms up; in the rest a window completes for every 12 readings. A log has 12 ticks a "
+        "second of its time, so few devices pay more of them a reading.",
         "cost to the smallest",
         _GROWTH,
         "growth",

@@ -12,12 +12,14 @@ from pathlib import Path
 
 from infra.bench.cpu import Clock, CpuLog, of_process, of_tree, tree_cpu_s
 from infra.bench.results import Row, Share, spread
-from infra.cli.load import LoadReport, Options, run_load
+from infra.cli.load import LoadReport, NotRunning, Options, run_load
 from infra.local import Stack, processes
 from infra.local.parts import Progress
 from infra.local.programs import ALL, KAFKA, MOSQUITTO, TIMESCALE, instances
 from infra.local.settings import StackSettings
+from infra.swarm.swarm import SwarmError
 from schemas.connections import DatabaseConnection, KafkaConnection, MqttConnection
+from sinks.finality import NotFinal
 
 DEVICES = 1000
 CPU_PERIOD_S = 1.0
@@ -99,7 +101,10 @@ class _Sending:
 def measure(
     stack: Stack, wanted: Sequence[Load], folder: Path, progress: Progress
 ) -> tuple[list[Row], bool]:
-    """A row a load, and whether every reading of all is accounted for. The stack is up."""
+    """A row a load, and whether every reading of all is accounted for. The stack is up.
+
+    A load that could not be ended is a row that says why.
+    """
     mqtt = MqttConnection(port=stack.mqtt_port)
     kafka = KafkaConnection(bootstrap=stack.kafka_bootstrap)
     database = DatabaseConnection(url=stack.database_url)
@@ -108,8 +113,13 @@ def measure(
         progress(f"{load.name} for {load.seconds:.0f} s")
         options = Options(load.devices, load.messages_per_s, load.seconds, seed, load.phases)
         sending = _Sending(progress)
-        with CpuLog(clocks(stack), CPU_PERIOD_S) as cpu:
-            report = run_load(mqtt, kafka, database, options, progress=sending, folder=folder)
+        try:
+            with CpuLog(clocks(stack), CPU_PERIOD_S) as cpu:
+                report = run_load(mqtt, kafka, database, options, progress=sending, folder=folder)
+        except (NotFinal, NotRunning, SwarmError) as error:
+            rows.append(Row(load.name, note=f"FAILED: {error}"))
+            ok = False
+            continue
         rows.append(row_of(load, report, shares(cpu, sending.first, sending.last)))
         ok = ok and report.ok
     return rows, ok

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from infra.bench import end_to_end, growth, log, peers, sink, workers
-from infra.bench.cpu import CpuLog
+from infra.bench.cpu import CpuLog, of_tree
 from infra.bench.end_to_end import Load
 from infra.bench.results import Share
 from infra.cli.load import LoadReport, Percentiles
@@ -170,3 +170,14 @@ def test_a_load_that_lost_something_says_so_in_its_row(lost: int, told: bool):
     assert row.figures["p50_ms"].p50 == 40.0
     assert "p99_ms" not in row.figures  # nothing was seen
     assert ("THE ACCOUNTING FAILED" in row.note) is told
+
+
+def test_a_load_that_cannot_run_is_told_in_its_row(stack: Stack, tmp_path: Path):
+    clocks = {"postgres": of_tree(stack.server_pid("timescale"))}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(end_to_end, "clocks", lambda _stack: clocks)  # here are servers only
+        rows, ok = end_to_end.measure(stack, [Load("idle", 100, 5.0, devices=10)], tmp_path, said)
+
+    assert not ok
+    assert rows[0].figures == {}
+    assert rows[0].note.startswith("FAILED: uplink writes no ticks")
