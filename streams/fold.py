@@ -250,6 +250,8 @@ def _fold_reading(
         else:
             (work.late_rows if windows.is_before_memory(at) else work.rows).append(row)
             span = windows.insert(held)
+            if windows.held[0] is held:  # the next owner reads memory from there
+                work.touched[channel.channel_id] = (partition.part, channel)
     windows.heard_us = partition.stream_us
     if at >= channel.wake_us:
         partition.schedule(channel)

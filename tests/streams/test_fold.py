@@ -575,3 +575,13 @@ def test_a_message_that_says_nothing_is_not_refused_though_nobody_knows_its_devi
     )
     work = log.fold()
     assert (work.refused, work.rows, work.states) == ([], [], [])
+
+
+def test_a_reading_older_than_all_in_memory_is_where_the_next_owner_reads_from():
+    log = Log()
+    log.reading(22, power_w=1.0)
+    (state,) = log.fold().channel_states
+    assert state.context_from_us == at(22)
+    log.reading(6, received_s=23, power_w=1.0)
+    (state,) = log.fold().channel_states
+    assert (state.context_from_us, state.complete_until_us) == (at(6), at(0))

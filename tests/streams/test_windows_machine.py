@@ -49,7 +49,7 @@ class Record:
 class Database:
     """The tables that a transaction changes, and what of them a new owner is told."""
 
-    readings: dict[int, dict[int, tuple[int, ValueRow]]] = field(default_factory=dict)
+    readings: dict[int, dict[int, tuple[int, int | None, ValueRow]]] = field(default_factory=dict)
     minutes: dict[tuple[int, int], Minute] = field(default_factory=dict)
     gaps: dict[tuple[int, int, int], GapEnergy] = field(default_factory=dict)
     states: dict[int, ChannelStateRow] = field(default_factory=dict)
@@ -64,14 +64,14 @@ class Database:
             self.next_offset = advance.next_offset
             assert advance.stream_us >= self.stream_us
             self.stream_us, self.ticks = advance.stream_us, advance.ticks
-        for channel_id, at_us, _, offset, *_, values in [
+        for channel_id, at_us, _, offset, seq, _, _, values in [
             *work.rows,
             *work.late_rows,
             *work.samples.columns.rows(),
         ]:
             stored = self.readings.setdefault(channel_id, {})
-            known = stored.setdefault(at_us, (offset, values))
-            assert known[1] == values, "the same key always says the same here"
+            known = stored.setdefault(at_us, (offset, seq, values))
+            assert known[2] == values, "the same key always says the same here"
         assert [*work.merged, *work.conflicts, *work.refused] == []
         for row in work.minutes:
             key = (row.channel.channel_id, row.minute.start_us)
@@ -101,10 +101,8 @@ class Database:
         self.gaps.update(((channel, *gap[:2]), gap) for gap in done.gaps)
 
     def points(self, channel: int, until: int) -> list[Point]:
-        stored = self.readings.get(channel, {})
-        return [
-            point_of(at, Values(*stored[at][1])) for at in sorted(stored) if stored[at][0] <= until
-        ]
+        stored = sorted(self.readings.get(channel, {}).items())
+        return [point_of(at, Values(*row)) for at, (offset, _, row) in stored if offset <= until]
 
 
 def taken_over(database: Database) -> Partition:
@@ -119,7 +117,7 @@ def taken_over(database: Database) -> Partition:
             continue
         stored = database.readings.get(channel_id, {})
         held = [
-            held_of(at, None, stored[at][1]) for at in sorted(stored) if at >= state.context_from_us
+            held_of(at, *stored[at][1:]) for at in sorted(stored) if at >= state.context_from_us
         ]
         windows = ChannelWindows(
             LIMITS, state.complete_until_us, held, context_full=state.context_full
