@@ -87,21 +87,23 @@ _BELIEVED = {
     for name, source in SOURCES.items()
 }
 
-
 Fetched = tuple[Partition, Sequence[Record]]
 """A partition, and some of its records."""
 
 
 def strangers(fetched: Sequence[Fetched]) -> list[Fetched]:
-    """The first record of each topic that its partition has not met: to be decoded, and their
-    channels resolved, before all of the records are read.
+    """The first record of each topic that its partition has not met, in the order of the log: to
+    be decoded, and their channels resolved, before all of the records are read.
     """
     found: list[Fetched] = []
     for partition, records in fetched:
         unknown = {r.headers[0][1] for r in records if r.headers} - partition.by_topic.keys()
         if unknown:
-            firsts = {r.headers[0][1]: r for r in reversed(records) if r.headers}
-            found.append((partition, [firsts[topic] for topic in unknown]))
+            firsts: dict[bytes, Record] = {}
+            for record in records:
+                if record.headers and record.headers[0][1] in unknown:
+                    firsts.setdefault(record.headers[0][1], record)
+            found.append((partition, list(firsts.values())))
     return found
 
 

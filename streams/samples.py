@@ -66,8 +66,7 @@ def samples_of(messages: Sequence[Usual], oldest_us_back: int) -> tuple[Samples,
     values = values.reshape(len(rows), len(VALUE_NAMES))
     absent = np.isnan(values)
 
-    seqs = [envelope.seq for envelope in envelopes]
-    seq = np.array(seqs, np.int64)
+    seq = np.array([envelope.seq for envelope in envelopes], np.int64)
     received_us = _received_us(received)
     measured_us = _instants(np.array([envelope.ts for envelope in envelopes]))
     odd = (
@@ -84,7 +83,6 @@ def samples_of(messages: Sequence[Usual], oldest_us_back: int) -> tuple[Samples,
         values=values,
         new=bytearray(len(rows)),
     )
-    one_each = len(rows) == len(messages)
     held = zip(
         columns.measured_us.tolist(),
         _whole(values[:, _POWER], absent[:, _POWER], MW_PER_W),
@@ -95,7 +93,7 @@ def samples_of(messages: Sequence[Usual], oldest_us_back: int) -> tuple[Samples,
         columns.seq.tolist(),
         said,
     )
-    of_rows = records if one_each else [records[number] for number in numbers]
+    of_rows = [records[number] for number in numbers]
     return Samples(columns, channels, list(held), of_rows, bytearray(len(rows))), begins, odd
 
 
@@ -109,7 +107,7 @@ def _received_us(received: Sequence[bytes]) -> Whole:
 
 
 def _instants(clock_s: Numbers) -> Whole:
-    """Unix µs; 0 for a clock that does not say Unix seconds."""
+    """Unix µs; negative for a clock that does not say Unix seconds."""
     plain = (clock_s >= SINCE_BOOT_BELOW_S) & (clock_s <= MILLISECONDS_ABOVE)
     return (np.where(plain, clock_s, -1) * SECOND_US + 0.5).astype(np.int64)
 
