@@ -33,6 +33,7 @@ class Reason(StrEnum):
     TOO_OLD = "too_old"
     CLOCK_AHEAD = "clock_ahead"
     TOO_MANY_NEW = "too_many_new_devices"
+    TOO_MANY_CHANNELS = "too_many_channels"
     UNSTORABLE = "unstorable"  # the database refused this row alone
 
 

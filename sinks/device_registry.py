@@ -1,5 +1,6 @@
 """Devices and channels as the stream meets them: ids, what they are, what they last said."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -73,13 +74,20 @@ def register_devices(
 
 
 def channel_ids(
-    conn: psycopg.Connection[Any], wanted: Sequence[tuple[str, str]]
+    conn: psycopg.Connection[Any], wanted: Sequence[tuple[str, str]], *, most_a_device: int
 ) -> dict[tuple[str, str], int]:
-    """Ids of (address, channel name), inserting those that are new, in order."""
+    """Ids of (address, channel name), inserting those that are new, in order, as long as the device
+    has no more than so many. Those beyond are left out.
+    """
     addresses = sorted({address for address, _ in wanted})
     with conn.transaction():
         found = _channel_ids(conn, addresses)
-        missing = [pair for pair in wanted if pair not in found]
+        has = Counter(address for address, _ in found)
+        missing = []
+        for address, name in wanted:
+            if (address, name) not in found and has[address] < most_a_device:
+                has[address] += 1
+                missing.append((address, name))
         if missing:
             conn.execute(_INSERT_CHANNELS, [list(column) for column in zip(*missing, strict=True)])
             found = _channel_ids(conn, addresses)

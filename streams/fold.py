@@ -32,6 +32,7 @@ from streams.work import (
 )
 
 MOST_NEW_A_MINUTE = 1000
+MOST_CHANNELS = 256  # of one device
 
 
 class Missing(NamedTuple):
@@ -53,6 +54,8 @@ def missing_channels(chunks: Sequence[Chunk]) -> list[Missing]:
                 continue
             decoded = item.decoded
             device = devices.get(decoded.address)
+            if device is not None and device.is_full:
+                continue
             for reading in decoded.readings:
                 if device is None or reading.channel not in device.channels:
                     key = (decoded.address, reading.channel)
@@ -162,6 +165,9 @@ def _fold_message(partition: Partition, message: Message, work: Work) -> None:
     if device is None:
         work.refused.append(_too_many(partition.part, message))
         return
+    if any(reading.channel not in device.channels for reading in decoded.readings):
+        work.refused.append(_too_many_channels(partition.part, message))
+        return
     if decoded.readings:
         told = work.told_of(device)
         for reading in decoded.readings:
@@ -258,6 +264,17 @@ def _fold_reading(
     if span is not None:
         partition.mark_changed(channel, span)
     return True
+
+
+def _too_many_channels(part: int, message: Message) -> Refused:
+    address = message.decoded.address
+    return refuse(
+        part,
+        message,
+        Reason.TOO_MANY_CHANNELS,
+        f"{address}: more than {MOST_CHANNELS} channels; let the device give its channels names "
+        "that do not change",
+    )
 
 
 def _too_many(part: int, message: Message) -> Refused:

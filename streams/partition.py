@@ -55,6 +55,7 @@ class Device:
     home_id: str | None
     limits: Limits
     channels: dict[str, Channel] = field(default_factory=dict)
+    is_full: bool = False  # it has asked for more channels than a device may have
 
     @property
     def usage_key(self) -> str:

@@ -10,7 +10,7 @@ from schemas.reading import VALUE_NAMES
 from schemas.topics import RAW
 from sinks import device_registry, progress
 from sinks.device_registry import KnownDevice
-from streams.fold import MOST_NEW_A_MINUTE, Missing
+from streams.fold import MOST_CHANNELS, MOST_NEW_A_MINUTE, Missing
 from streams.partition import Channel, Device, Partition, limits_of
 from streams.windows import ChannelWindows, Held, Span, held_of
 
@@ -84,7 +84,8 @@ def resolve(
 ) -> None:
     """Give ids to channels that are new to their partition, registering unclaimed devices.
 
-    An address over the limit of new ones a minute stays unknown; `fold` refuses its messages.
+    An address over the limit of new ones a minute stays unknown, and a channel over those that a
+    device may have; `fold` refuses their messages.
     """
     seen = {m.address: m.received_us for m in reversed(missing)}
     known = {d.address: d for d in device_registry.known_devices(conn, list(seen))}
@@ -94,11 +95,15 @@ def resolve(
         addresses = [address for address, _ in unknown]
         known |= {d.address: d for d in device_registry.known_devices(conn, addresses)}
     wanted = [(m.address, m.channel) for m in missing if m.channel and m.address in known]
-    ids = device_registry.channel_ids(conn, wanted) if wanted else {}
+    ids = device_registry.channel_ids(conn, wanted, most_a_device=MOST_CHANNELS) if wanted else {}
     for m in missing:
         if m.address not in known:
             continue
         device = _device(partitions[m.part], known[m.address])
-        if m.channel and m.channel not in device.channels:
-            channel = Channel(ids[m.address, m.channel], m.channel, device, None)
-            device.channels[m.channel] = channel
+        if not m.channel or m.channel in device.channels:
+            continue
+        channel_id = ids.get((m.address, m.channel))
+        if channel_id is None:
+            device.is_full = True
+        else:
+            device.channels[m.channel] = Channel(channel_id, m.channel, device, None)

@@ -18,6 +18,7 @@ SOUND_SHARE = 0.1
 OTHER_TOPIC_SHARE, ODD_TOPIC_SHARE = 0.06, 0.03
 RETAINED_SHARE, QOS_2_SHARE = 0.03, 0.02
 MOST_ADDRESSES, MOST_CHANNELS = 300, 3_000
+MOST_OF_A_DEVICE = 200
 TRIES = 20
 
 
@@ -95,6 +96,9 @@ class Plan:
             return False
         new = {(said.address, reading.channel) for reading in said.readings} - self._channels
         if new and len(self._channels) + len(new) > MOST_CHANNELS:
+            return False
+        own = sum(address == said.address for address, _ in self._channels)
+        if new and own + len(new) > MOST_OF_A_DEVICE:
             return False
         self.addresses.add(said.address)
         self._channels |= new

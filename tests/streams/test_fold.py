@@ -585,3 +585,20 @@ def test_a_reading_older_than_all_in_memory_is_where_the_next_owner_reads_from()
     log.reading(6, received_s=23, power_w=1.0)
     (state,) = log.fold().channel_states
     assert (state.context_from_us, state.complete_until_us) == (at(6), at(0))
+
+
+def test_a_message_with_a_channel_more_than_a_device_may_have_is_refused_whole():
+    log = Log()
+    log.reading(0, power_w=1.0)
+    log.fold()
+    log.partition.devices[N1].is_full = True
+    log.reading(1, channel="surplus", power_w=1.0)
+    log.reading(2, power_w=2.0)
+    chunks, samples = decode_chunks([(log.partition, log.waiting)])
+    assert missing_channels(chunks) == []
+    work = fold(chunks, samples)
+    assert [(refused.offset, refused.reason) for refused in work.refused] == [
+        (1, Reason.TOO_MANY_CHANNELS)
+    ]
+    assert "256 channels" in work.refused[0].error
+    assert [row[3] for row in work.rows] == [2]
