@@ -283,17 +283,15 @@ class ChannelWindows:
 
         What comes after a segment changes it only where its register says nothing.
         """
-        held = self.held
+        held: list[tuple[Any, ...]] = self.held
         first = bisect_left(held, (at_us + 1,))
         after = next((k for k in range(first, len(held)) if held[k][column] is not None), None)
         before = next((k for k in range(first - 1, -1, -1) if held[k][column] is not None), None)
         if after is None or before is None:
             return at_us
-        if after < i and self.limits.plausible(
-            (held[before][0], held[before][column]), (held[after][0], held[after][column])
-        ):
-            return at_us
-        return held[before][0]
+        begins_us: int = held[before][0]
+        ends = (begins_us, held[before][column]), (held[after][0], held[after][column])
+        return at_us if after < i and self.limits.plausible(*ends) else begins_us
 
     # -- completing
 

@@ -122,13 +122,15 @@ def traces(draw):
         register += draw(st.integers(0, 400)) / 100
         exported += draw(st.integers(0, 100)) / 100
         shown = register
-        match draw(st.sampled_from(["fine"] * 12 + ["reset", "spike", "low"])):
+        match draw(st.sampled_from(["fine"] * 12 + ["reset", "spike", "low", "back"])):
             case "reset":
                 register = shown = draw(st.integers(0, 10)) / 10
             case "spike":
                 shown = register + 1e9
             case "low":
                 shown = register / 2
+            case "back":
+                register = shown = max(0.0, register - draw(st.integers(1, 30)))
         has_power = kind in ("power", "both") or (kind == "mixed" and draw(st.booleans()))
         has_register = kind in ("register", "both") or (kind == "mixed" and draw(st.booleans()))
         values = {}
@@ -256,6 +258,22 @@ def test_an_interval_that_ends_inside_a_later_one_takes_its_energy_from_complete
     minutes, _, _ = whole([earlier, later])
     assert [table.minutes[k] for k in sorted(table.minutes)] == minutes
     assert sum(m.energy_uwh for m in minutes) == 31_000_000
+
+
+def test_a_late_power_reading_changes_the_complete_windows_of_its_register_segment():
+    # [0 - - - - - - - - - 120) one segment: complete until 60 when the reading of 90 s comes
+    trace = [point(0, 1000, 0), point(65, 1000), point(90, 100_000), point(120, 1000, 50)]
+    first, second, late, last = trace
+    table = run([first, second, last, late], {2: 71, 3: 72})
+    assert table.measured() == whole(trace)
+    assert table.minutes[T0].energy_uwh < 2_000_000
+
+
+def test_a_step_is_confirmed_for_complete_windows_by_the_next_plausible_reading():
+    trace = [point(60, 100, 224), point(3760, 100, 3), point(3790, 100, 4)]
+    table = run(trace, {0: 3803, 1: 3803})
+    assert table.measured() == whole(trace)
+    assert [repair.why for repair in table.repairs.values()] == [Why.REGISTER_RESET]
 
 
 def test_a_window_waits_ten_seconds_for_stragglers_and_for_a_reading_after_its_end():
