@@ -36,6 +36,9 @@ WhyName = Literal[
     "register_doubted",
     "late_register",
     "not_complete",
+    "register_rollover",
+    "register_restored",
+    "register_spike",
 ]
 
 # ---------------------------------------------------------------- is it all there?

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas.units import SECOND_US
+from schemas.units import SECOND_US, wh_to_uwh
 
 
 @dataclass(frozen=True)
@@ -11,25 +11,40 @@ class Family:
 
     `gap_limit_s`: the longest time between two power readings over which energy is integrated.
     `max_power_w`: no channel can draw more; a register that rises faster is doubted.
+    `register_span_wh`: where the registers of its meters begin anew at 0 (None: not known to).
     """
 
     name: str
     gap_limit_s: int
     max_power_w: int
+    register_span_wh: int | None = None
     end_to_end_ack: bool = False
 
     @property
     def gap_limit_us(self) -> int:
         return self.gap_limit_s * SECOND_US
 
+    @property
+    def register_span_uwh(self) -> int | None:
+        return None if self.register_span_wh is None else wh_to_uwh(self.register_span_wh)
+
+
+PZEM_SPAN_WH = 10_000_000
+"""A PZEM-004T counts whole Wh, shows up to 9,999.99 kWh, and begins anew at 0."""
 
 FAMILIES = {
     family.name: family
     for family in (
-        Family("homesync", gap_limit_s=300, max_power_w=100_000, end_to_end_ack=True),
+        Family(
+            "homesync",
+            gap_limit_s=300,
+            max_power_w=100_000,
+            register_span_wh=PZEM_SPAN_WH,
+            end_to_end_ack=True,
+        ),
         Family("shelly", gap_limit_s=300, max_power_w=100_000),
         Family("shelly1", gap_limit_s=300, max_power_w=100_000),
-        Family("wattaway", gap_limit_s=300, max_power_w=30_000),
+        Family("wattaway", gap_limit_s=300, max_power_w=30_000, register_span_wh=PZEM_SPAN_WH),
         Family("home", gap_limit_s=300, max_power_w=100_000),
         Family("tasmota", gap_limit_s=900, max_power_w=30_000),
         Family("z2m", gap_limit_s=900, max_power_w=30_000),

@@ -22,11 +22,14 @@ class Why(IntEnum):
 
     NOTHING = 0
     SILENCE = 1  # no reading for longer than the gap limit, or none before the first
-    REGISTER_RESET = 2
+    REGISTER_RESET = 2  # counted on from 0
     METER_REPLACED = 3
     REGISTER_DOUBTED = 4  # a step too large or backward, not yet confirmed
     LATE_REGISTER = 5  # the register has not come yet; power stands in
     NOT_COMPLETE = 6  # the window is still open
+    REGISTER_ROLLOVER = 7  # counted on through the end of the register's span
+    REGISTER_RESTORED = 8  # a few Wh back: the meter counts on from an older value
+    REGISTER_SPIKE = 9  # a reading that its neighbours contradict (of repairs, not of windows)
 
 
 class UsageWindow(msgspec.Struct, gc=False, omit_defaults=True):

@@ -18,16 +18,12 @@ from typing import NamedTuple
 from schemas.reading import Values
 from schemas.units import HOUR_US, MINUTE_US, MWUS_PER_UWH, SECOND_US, w_to_mw, wh_to_uwh
 from schemas.usage import Quality, Why
+from streams.registers import REACH as REACH
+from streams.registers import Limits as Limits
+from streams.registers import Repair, Segment, Silent, Told, register_segments
 
 LONGEST_SPREAD_US = 2 * HOUR_US
 """A register's silence longer than this makes one `GapEnergy` and no minutes."""
-
-REACH = 6
-"""Register readings on each side that can change what a segment says.
-
-A spike is known by its two neighbours, and is believed to be one only if neither neighbour looks
-like one too; the segment that skips it, and the confirmation of a step, need one reading more.
-"""
 
 
 class Point(NamedTuple):
@@ -56,23 +52,6 @@ def point_of(measured_us: int, values: Values) -> Point:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a channel can do: the longest bridged silence, and the most energy in a time."""
-
-    gap_limit_us: int
-    max_power_mw: int
-
-    def plausible(self, before: tuple[int, int], after: tuple[int, int]) -> bool:
-        """Whether a register can go from one (µs, µWh) to the other: forward, and not too fast."""
-        rise = after[1] - before[1]
-        return 0 <= rise * MWUS_PER_UWH <= self.max_power_mw * (after[0] - before[0]) + _QUANTUM
-
-
-_QUANTUM = MWUS_PER_UWH * 10_000_000
-"""A register may round up by 10 Wh, the coarsest step in use (0.01 kWh)."""
-
-
 @dataclass(slots=True)
 class Minute:
     """The window `[start_us, start_us + 60 s)` of a channel. Equal minutes are the same row."""
@@ -99,61 +78,10 @@ class GapEnergy(NamedTuple):
     why: Why
 
 
-class Segment(NamedTuple):
-    """Energy of `[start_us, end_us)` as two register readings, or a reset, tell it."""
-
-    start_us: int
-    end_us: int
-    energy_uwh: int
-    why: Why
-
-
 class Measured(NamedTuple):
     minutes: list[Minute]
     gaps: list[GapEnergy]
-
-
-def register_segments(
-    register: Sequence[tuple[int, int]], limits: Limits
-) -> tuple[list[Segment], list[tuple[int, int, Why]]]:
-    """Turn register readings (µs, µWh) in order of time into energy.
-
-    Returns the segments, and the spans (start, end, why) of which the register says nothing: a
-    replaced meter, or a step that no later reading has confirmed yet. A lone reading that its two
-    neighbours contradict is passed over. A step is a reset when the new value is small enough to
-    have been counted since the reading before, else a replaced meter.
-    """
-    trusted = _without_spikes(register, limits)
-    segments: list[Segment] = []
-    silent: list[tuple[int, int, Why]] = []
-    for i in range(1, len(trusted)):
-        before, after = trusted[i - 1], trusted[i]
-        if limits.plausible(before, after):
-            segments.append(Segment(before[0], after[0], after[1] - before[1], Why.NOTHING))
-        elif i + 1 == len(trusted):
-            silent.append((before[0], after[0], Why.REGISTER_DOUBTED))
-        elif limits.plausible(after, trusted[i + 1]) and limits.plausible((before[0], 0), after):
-            segments.append(Segment(before[0], after[0], after[1], Why.REGISTER_RESET))
-        else:
-            silent.append((before[0], after[0], Why.METER_REPLACED))
-    return segments, silent
-
-
-def _without_spikes(
-    register: Sequence[tuple[int, int]], limits: Limits
-) -> Sequence[tuple[int, int]]:
-    steps = [limits.plausible(a, b) for a, b in pairwise(register)]
-    if all(steps):
-        return register
-    odd = [False] * len(register)
-    for i in range(1, len(register) - 1):
-        if not (steps[i - 1] and steps[i]):
-            odd[i] = limits.plausible(register[i - 1], register[i + 1])
-    return [
-        reading
-        for i, reading in enumerate(register)
-        if not (odd[i] and not odd[i - 1] and not odd[i + 1])
-    ]
+    repairs: list[Repair]
 
 
 def minutes_of(points: Sequence[Point], start_us: int, end_us: int, limits: Limits) -> Measured:
@@ -161,15 +89,19 @@ def minutes_of(points: Sequence[Point], start_us: int, end_us: int, limits: Limi
 
     `points` are the channel's readings in order of time, one an instant, with at least `REACH`
     register readings before `start_us` and after `end_us` where there are so many. `start_us` and
-    `end_us` lie on whole minutes. A gap's energy is given when its start lies in the range.
+    `end_us` lie on whole minutes. A gap's energy and a repair are given when their start lies in
+    the range.
     """
     build = _Build(points, start_us, end_us, limits)
-    imports, import_silent = register_segments(_series(points, 2), limits)
-    exports, export_silent = register_segments(_series(points, 3), limits)
-    build.registers(imports, exports)
-    build.intervals(imports)
-    build.power(imports, exports, import_silent + export_silent)
+    imports = register_segments(_series(points, 2), limits)
+    exports = register_segments(_series(points, 3), limits, is_export=True)
+    build.hidden_by_resets(imports, 1)
+    build.hidden_by_resets(exports, -1)
+    build.registers(imports.segments, exports.segments)
+    build.intervals(imports.segments)
+    build.power(imports.segments, exports.segments, imports.silent + exports.silent)
     build.count()
+    build.keep_repairs(imports, exports)
     return build.finish()
 
 
@@ -239,7 +171,8 @@ class _Build:
         self.import2: dict[int, int] = {}  # twice mW·µs, from power
         self.export2: dict[int, int] = {}
         self.gaps: list[GapEnergy] = []
-        self.told: list[tuple[int, int]] = []
+        self.repairs: list[Repair] = []
+        self.told: list[Segment] = []
 
     def minute(self, start_us: int) -> Minute:
         minute = self.minutes.get(start_us)
@@ -253,11 +186,47 @@ class _Build:
 
     # -- registers
 
+    def hidden_by_resets(self, told: Told, sign: int) -> None:
+        """Put back what a register counted between its last reading and its reset.
+
+        Only power knows of it. It is believed over the register where even the lesser of each two
+        power readings, all along, makes more than the register has counted since it was reset.
+        """
+        for i, segment in enumerate(told.segments):
+            if segment.why is not Why.REGISTER_RESET or not self.touches(segment):
+                continue
+            power = self.between(segment.start_us, segment.end_us, sign)
+            if power is None:
+                continue
+            least = sum(min(p1, p2) * (t2 - t1) for (t1, p1), (t2, p2) in pairwise(power))
+            if segment.energy_uwh * 100 * MWUS_PER_UWH >= 99 * least:
+                continue
+            energy = sum((p1 + p2) * (t2 - t1) for (t1, p1), (t2, p2) in pairwise(power))
+            told.segments[i] = segment._replace(
+                energy_uwh=_halved(energy), quality=Quality.INTEGRATED
+            )
+
+    def touches(self, segment: Segment) -> bool:
+        return segment.end_us > self.start_us and segment.start_us < self.end_us
+
+    def between(self, start_us: int, end_us: int, sign: int) -> list[tuple[int, int]] | None:
+        """The power readings of `[start_us, end_us]` in one direction, with both ends; None where
+        too many are missing. An end without a reading has the next one's, of a minute at most.
+        """
+        low = bisect_left(self.powered, (start_us, -(1 << 62)))
+        high = bisect_right(self.powered, (end_us, 1 << 62))
+        inside = [(at, max(0, sign * p)) for at, p in self.powered[low:high] if p is not None]
+        if not inside or max(inside[0][0] - start_us, end_us - inside[-1][0]) > MINUTE_US:
+            return None
+        if max((b[0] - a[0] for a, b in pairwise(inside)), default=0) > self.limits.gap_limit_us:
+            return None
+        return [(start_us, inside[0][1]), *inside, (end_us, inside[-1][1])]
+
     def registers(self, imports: list[Segment], exports: list[Segment]) -> None:
         hidden: dict[tuple[int, int], list[int]] = {}
         for segments, sign in ((imports, 1), (exports, -1)):
             for segment in segments:
-                if segment.end_us <= self.start_us or segment.start_us >= self.end_us:
+                if not self.touches(segment):
                     continue
                 if not self.spread(segment, sign):
                     span = hidden.setdefault((segment.start_us, segment.end_us), [0, 0, 0])
@@ -269,11 +238,11 @@ class _Build:
 
     def spread(self, segment: Segment, sign: int) -> bool:
         """Split a segment over its minutes; False when it is a gap's energy instead."""
-        start_us, end_us, energy, why = segment
+        start_us, end_us, energy, why, quality = segment
         first, last = start_us // MINUTE_US, (end_us - 1) // MINUTE_US
         silent = end_us - start_us > self.limits.gap_limit_us
         if first == last:
-            self.add(first * MINUTE_US, energy, sign, end_us - start_us, why, silent)
+            self.add(first * MINUTE_US, energy, sign, end_us - start_us, why, quality, silent)
             return True
         shape = self.shape(start_us, end_us, sign)
         if shape is None and end_us - start_us > LONGEST_SPREAD_US:
@@ -288,12 +257,20 @@ class _Build:
         for boundary, share in zip([*boundaries, end_us], [*shares, energy], strict=True):
             window = (boundary - 1) // MINUTE_US * MINUTE_US
             covered = boundary - before_us
-            self.add(window, share - before, sign, covered, why, silent and shape is None)
+            unseen = silent and shape is None
+            self.add(window, share - before, sign, covered, why, quality, unseen)
             before_us, before = boundary, share
         return True
 
     def add(
-        self, window: int, energy: int, sign: int, covered_us: int, why: Why, silent: bool
+        self,
+        window: int,
+        energy: int,
+        sign: int,
+        covered_us: int,
+        why: Why,
+        quality: Quality,
+        silent: bool,
     ) -> None:
         if not self.start_us <= window < self.end_us:
             return
@@ -306,7 +283,7 @@ class _Build:
         if silent:
             self.mark(minute, Quality.INTERPOLATED, max(why, Why.SILENCE))
         elif why:
-            self.mark(minute, Quality.MEASURED, why)
+            self.mark(minute, quality, why)
 
     def shape(self, start_us: int, end_us: int, sign: int) -> _Shape | None:
         """The run of power over a segment, if readings cover it from end to end."""
@@ -331,8 +308,9 @@ class _Build:
                 continue
             start_us, end_us = point.at_us - point.interval_us, point.at_us
             for a, b in free.parts(max(start_us, told_until), end_us):
-                self.spread(_part(point.interval_uwh, start_us, end_us, a, b), 1)
-                self.told.append((a, b))
+                part = _part(point.interval_uwh, start_us, end_us, a, b)
+                self.spread(part, 1)
+                self.told.append(part)
                 for window in range(a - a % MINUTE_US, b, MINUTE_US):
                     if self.start_us <= window < self.end_us:
                         self.mark(self.minute(window), Quality.INTEGRATED, Why.NOTHING)
@@ -344,9 +322,9 @@ class _Build:
         self,
         imports: list[Segment],
         exports: list[Segment],
-        silent: list[tuple[int, int, Why]],
+        silent: list[Silent],
     ) -> None:
-        import_free = _Free([(s.start_us, s.end_us) for s in imports] + self.told)
+        import_free = _Free([(s.start_us, s.end_us) for s in imports + self.told])
         export_free = _Free([(s.start_us, s.end_us) for s in exports])
         tail_from = max((p.at_us for p in self.points if p.import_uwh is not None), default=None)
         for (t1, p1), (t2, p2) in pairwise(self.powered):
@@ -372,9 +350,7 @@ class _Build:
                 into[window] = into.get(window, 0) + area - before
             before = area
 
-    def cover(
-        self, a: int, b: int, tail_from: int | None, silent: list[tuple[int, int, Why]]
-    ) -> None:
+    def cover(self, a: int, b: int, tail_from: int | None, silent: list[Silent]) -> None:
         quality, why = Quality.INTEGRATED, Why.NOTHING
         if tail_from is not None and a >= tail_from:
             quality, why = Quality.PROVISIONAL, Why.LATE_REGISTER
@@ -406,17 +382,49 @@ class _Build:
             minute.power_min_mw = power if low is None or power < low else low
             minute.power_max_mw = power if high is None or power > high else high
 
+    def keep_repairs(self, imports: Told, exports: Told) -> None:
+        for told in (imports, exports):
+            counted = {segment[:2]: segment.energy_uwh for segment in told.segments}
+            silent = {span[:2] for span in told.silent}
+            for repair in told.repairs:
+                if not self.start_us <= repair.start_us < self.end_us:
+                    continue
+                span = repair.start_us, repair.end_us
+                if repair.why is Why.REGISTER_SPIKE:
+                    energy = 0
+                elif span in silent:
+                    energy = self.stood_in(*span, repair.is_export)
+                else:
+                    energy = counted[span]
+                self.repairs.append(repair._replace(energy_uwh=energy))
+
+    def stood_in(self, start_us: int, end_us: int, is_export: bool) -> int:
+        """What intervals and power told of a span of which the register says nothing, in µWh."""
+        energy, told = 0, [] if is_export else self.told
+        for part in told:
+            a, b = max(part.start_us, start_us), min(part.end_us, end_us)
+            if a < b:
+                energy += _part(part.energy_uwh, part.start_us, part.end_us, a, b).energy_uwh
+        free = _Free([(part.start_us, part.end_us) for part in told])
+        low = max(0, bisect_right(self.powered, (start_us, 1 << 62)) - 1)
+        high = bisect_left(self.powered, (end_us, -(1 << 62))) + 1
+        twice, direction = 0, 1 if is_export else 0
+        for (t1, p1), (t2, p2) in pairwise(self.powered[low:high]):
+            if t2 - t1 > self.limits.gap_limit_us or p1 is None or p2 is None:
+                continue
+            for a, b in free.parts(max(t1, start_us), min(t2, end_us)):
+                twice += trapezoid(t1, p1, t2, p2, b)[direction]
+                twice -= trapezoid(t1, p1, t2, p2, a)[direction]
+        return energy + _halved(twice)
+
     def finish(self) -> Measured:
         for start_us, minute in self.minutes.items():
-            minute.energy_uwh += (self.import2.get(start_us, 0) + MWUS_PER_UWH) // (
-                2 * MWUS_PER_UWH
-            )
-            minute.export_uwh += (self.export2.get(start_us, 0) + MWUS_PER_UWH) // (
-                2 * MWUS_PER_UWH
-            )
+            minute.energy_uwh += _halved(self.import2.get(start_us, 0))
+            minute.export_uwh += _halved(self.export2.get(start_us, 0))
             if self.covered_us.get(start_us, 0) < MINUTE_US:
                 self.mark(minute, Quality.GAP, Why.SILENCE)
-        return Measured([self.minutes[key] for key in sorted(self.minutes)], self.gaps)
+        minutes = [self.minutes[key] for key in sorted(self.minutes)]
+        return Measured(minutes, self.gaps, sorted(self.repairs))
 
 
 class _Free:
@@ -438,6 +446,11 @@ class _Free:
             i += 1
         if at < end_us:
             yield at, end_us
+
+
+def _halved(twice_mwus: int) -> int:
+    """µWh of twice an integral in mW·µs, rounded."""
+    return (twice_mwus + MWUS_PER_UWH) // (2 * MWUS_PER_UWH)
 
 
 def _part(energy_uwh: int, start_us: int, end_us: int, a: int, b: int) -> Segment:

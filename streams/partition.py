@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from schemas.families import Family
-from schemas.units import SECOND_US
+from schemas.units import MW_PER_W, SECOND_US
 from streams.energy import GapEnergy, Limits, Minute
+from streams.registers import Repair
 from streams.windows import NEVER, ChannelWindows, Span
 
 SHARD_SILENT_US = 30 * SECOND_US
@@ -65,15 +66,17 @@ class Device:
 def limits_of(family: Family, gap_limit_s: int | None, max_power_w: int | None) -> Limits:
     """The device's own limits where its row sets them, else its family's."""
     gap_limit_us = family.gap_limit_us if gap_limit_s is None else gap_limit_s * SECOND_US
-    return Limits(gap_limit_us, 1000 * (family.max_power_w if max_power_w is None else max_power_w))
+    most_w = family.max_power_w if max_power_w is None else max_power_w
+    return Limits(gap_limit_us, MW_PER_W * most_w, family.register_span_uwh)
 
 
 @dataclass(slots=True)
 class Completed:
-    """What one tick gave: windows and gaps that are complete, and spans to be redone."""
+    """What one tick gave: complete windows, gaps and repairs, and spans to be redone."""
 
     minutes: list[tuple[Channel, Minute]] = field(default_factory=list)
     gaps: list[tuple[Channel, GapEnergy]] = field(default_factory=list)
+    repairs: list[tuple[Channel, Repair]] = field(default_factory=list)
     redo: list[tuple[Channel, Span, int]] = field(default_factory=list)  # with complete_until_us
     touched: list[tuple[Channel, int]] = field(default_factory=list)  # with complete_until before
 
@@ -157,9 +160,10 @@ class Partition:
                 continue
             channel.due_us = NEVER
             before = channel.windows.complete_until_us
-            minutes, gaps = channel.windows.complete(stream_us)
+            minutes, gaps, repairs = channel.windows.complete(stream_us)
             done.minutes += [(channel, minute) for minute in minutes]
             done.gaps += [(channel, gap) for gap in gaps]
+            done.repairs += [(channel, repair) for repair in repairs]
             if channel.windows.complete_until_us != before:
                 done.touched.append((channel, before))
             self.schedule(channel)

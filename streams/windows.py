@@ -26,6 +26,7 @@ from streams.energy import (
     point_of,
     trapezoid,
 )
+from streams.registers import Repair
 
 NEVER = 1 << 62
 GRACE_US = 10 * SECOND_US
@@ -240,6 +241,8 @@ class ChannelWindows:
         for column in (2, 3):
             if reading[column] is not None:
                 start = min(start, self._registers_before(i, column))
+            else:
+                start = min(start, self._segment_around(i, column, start))
         if start >= self.complete_until_us:
             return None
         return Span(start, min(at, self.complete_until_us - 1))
@@ -270,9 +273,25 @@ class ChannelWindows:
         for k in range(i - 1, -1, -1):
             if held[k][column] is not None:
                 oldest, seen = held[k][0], seen + 1
-                if seen == (REACH if self._irregular_at > oldest else 1):
+                if seen == (REACH if self._irregular_at >= oldest else 1):
                     break
         return oldest
+
+    def _segment_around(self, i: int, column: int, at_us: int) -> int:
+        """The instant of the register reading before `at_us`, if what index `i` says of the time
+        from there on changes the segment that begins with it; else `at_us`.
+
+        What comes after a segment changes it only where its register says nothing.
+        """
+        held: list[tuple[Any, ...]] = self.held
+        first = bisect_left(held, (at_us + 1,))
+        after = next((k for k in range(first, len(held)) if held[k][column] is not None), None)
+        before = next((k for k in range(first - 1, -1, -1) if held[k][column] is not None), None)
+        if after is None or before is None:
+            return at_us
+        begins_us: int = held[before][0]
+        ends = (begins_us, held[before][column]), (held[after][0], held[after][column])
+        return at_us if after < i and self.limits.plausible(*ends) else begins_us
 
     # -- completing
 
@@ -321,7 +340,7 @@ class ChannelWindows:
             return _NOTHING
         held = self.held
         if self._irregular_at < held[0][0] and until <= held[-1][0]:
-            done = Measured(self._regular_minutes(start, until), _NO_GAPS)
+            done = Measured(self._regular_minutes(start, until), _NO_GAPS, _NO_REPAIRS)
         else:
             points = [Point(*reading[:6]) for reading in held]
             done = minutes_of(points, start, until, self.limits)
@@ -446,4 +465,5 @@ def _ceil(at_us: int) -> int:
 _SLACK = MWUS_PER_UWH * 10_000_000
 _MOST_HELD = 4096
 _NO_GAPS: list[GapEnergy] = []
-_NOTHING = Measured([], _NO_GAPS)
+_NO_REPAIRS: list[Repair] = []
+_NOTHING = Measured([], _NO_GAPS, _NO_REPAIRS)

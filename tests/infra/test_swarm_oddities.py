@@ -18,7 +18,7 @@ from infra.swarm.oddities import (
 )
 from infra.swarm.record import Header, Record, Sent, read
 from schemas.units import SECOND_US
-from streams.energy import Limits, register_segments
+from streams.registers import Limits, register_segments
 
 START_US = 1_763_700_000_000_000
 LIMITS = Limits(gap_limit_us=300 * SECOND_US, max_power_mw=100_000_000)
@@ -88,9 +88,9 @@ def test_after_a_reset_the_register_is_small_and_the_record_knows_the_energy(tmp
     assert true == sorted(true)
     assert [frame.hidden_uwh for frame in frames[19:21]] == [(), (shown[19], frames[19].numbers[6])]
     read_as = [(frame.measured_us, frame.numbers[5]) for frame in frames]
-    segments, silent = register_segments(read_as, LIMITS)
-    assert silent == []
-    assert sum(segment.energy_uwh for segment in segments) == true[-1][0] - true[0][0]
+    told = register_segments(read_as, LIMITS)
+    assert told.silent == []
+    assert sum(segment.energy_uwh for segment in told.segments) == true[-1][0] - true[0][0]
 
 
 def test_a_register_that_was_just_reset_is_not_reset_again():
