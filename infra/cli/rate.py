@@ -80,29 +80,20 @@ def _usage(
     from streams.tariffs.errors import BadUsage
     from streams.tariffs.usage import Usage, uwh_of
 
-    split = on_peak_kwh is not None and off_peak_kwh is not None
-    if energy_kwh is None and not split:
+    split = _split(energy_kwh, on_peak_kwh, off_peak_kwh)
+    total_kwh = split[0] + split[1] if split else energy_kwh
+    if total_kwh is None:
         raise BadUsage("no energy was given; give --energy-kwh, or both parts of a time of use")
-    on_uwh, off_uwh, total_uwh = (
-        None if kwh is None else uwh_of(kwh) for kwh in (on_peak_kwh, off_peak_kwh, energy_kwh)
-    )
-    if on_uwh is not None and off_uwh is not None:
-        if total_uwh not in (None, on_uwh + off_uwh):
-            raise BadUsage(
-                f"--on-peak-kwh {on_peak_kwh} and --off-peak-kwh {off_peak_kwh} are not "
-                f"--energy-kwh {energy_kwh}; leave it out or correct one"
-            )
-        total_uwh = on_uwh + off_uwh
-    assert total_uwh is not None
+    total_uwh = uwh_of(total_kwh)
     periods = [] if rates.rates.energy is None else list(rates.rates.energy.periods)
     energy = {periods[0]: total_uwh} if len(periods) == 1 else {}
     if set(periods) == {ON_PEAK, OFF_PEAK}:
-        if on_uwh is None or off_uwh is None:
+        if split is None:
             raise BadUsage(
                 f'tariff "{rates.tariff.id}" is by time of use; '
                 "give --on-peak-kwh and --off-peak-kwh"
             )
-        energy = {ON_PEAK: on_uwh, OFF_PEAK: off_uwh}
+        energy = {ON_PEAK: uwh_of(split[0]), OFF_PEAK: uwh_of(split[1])}
     if demand_kw is None and rates.demand:
         raise BadUsage(f'tariff "{rates.tariff.id}" has a demand charge; give --demand-kw')
     demand = {
@@ -112,6 +103,29 @@ def _usage(
         if demand_kw is not None
     }
     return Usage(total_uwh, energy, demand_kw=demand)
+
+
+def _split(
+    energy_kwh: Decimal | None, on_peak_kwh: Decimal | None, off_peak_kwh: Decimal | None
+) -> tuple[Decimal, Decimal] | None:
+    """On-peak and off-peak kWh; one of them may be the rest of the whole. None: not told."""
+    from streams.tariffs.errors import BadUsage
+
+    if on_peak_kwh is not None and off_peak_kwh is not None:
+        if energy_kwh is not None and energy_kwh != on_peak_kwh + off_peak_kwh:
+            raise BadUsage(
+                f"--on-peak-kwh {on_peak_kwh} and --off-peak-kwh {off_peak_kwh} are not "
+                f"--energy-kwh {energy_kwh}; leave it out or correct one"
+            )
+        return on_peak_kwh, off_peak_kwh
+    part_kwh = off_peak_kwh if on_peak_kwh is None else on_peak_kwh
+    if energy_kwh is None or part_kwh is None:
+        return None
+    rest_kwh = energy_kwh - part_kwh
+    if rest_kwh < 0:
+        option = "--off-peak-kwh" if on_peak_kwh is None else "--on-peak-kwh"
+        raise BadUsage(f"{option} is more than --energy-kwh {energy_kwh}; correct one")
+    return (rest_kwh, part_kwh) if on_peak_kwh is None else (part_kwh, rest_kwh)
 
 
 def _print_bill(rates: "MonthRates", bill: "RatedBill") -> None:

@@ -85,10 +85,11 @@ def kwh_of(energy_uwh: int) -> Decimal:
 
 def uwh_of(energy_kwh: Decimal) -> int:
     """Raises BadUsage below zero, and for more than nine decimals."""
-    energy_uwh = energy_kwh.scaleb(KWH_DIGITS) if energy_kwh.is_finite() else Decimal("NaN")
-    if not energy_uwh >= 0 or energy_uwh != energy_uwh.to_integral_value():
-        raise BadUsage(f"{energy_kwh} kWh is no energy; give 0 or more, to nine decimals")
-    return int(energy_uwh)
+    if energy_kwh.is_finite() and energy_kwh >= 0:
+        energy_uwh = energy_kwh.scaleb(KWH_DIGITS)
+        if energy_uwh == energy_uwh.to_integral_value():
+            return int(energy_uwh)
+    raise BadUsage(f"{energy_kwh} kWh is no energy; give 0 or more, to nine decimals")
 
 
 def usage_of(rates: MonthRates, ledger: Ledger, spot: SpotPrices | None = None) -> Usage:
