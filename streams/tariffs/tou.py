@@ -12,11 +12,14 @@ from streams.tariffs.model import HolidaySet, Schedule
 from streams.tariffs.month import QUARTER
 from streams.tariffs.week import period_of_quarters
 
+_KEPT = 2_048
+"""Cycles of all meter-reading days of some years, or their days: 6 kB a cycle, 200 B a day."""
+
 
 class Clock:
     """Tells the period of an instant: a schedule, its holidays and a zone.
 
-    The quarter hours of a cycle are worked out once and kept: a year of cycles is 35,000 bytes.
+    The quarter hours of a cycle are worked out once and kept.
     """
 
     def __init__(self, schedule: Schedule, holidays: HolidaySet | None, zone: ZoneInfo) -> None:
@@ -24,7 +27,7 @@ class Clock:
         self._schedule = schedule
         self._holidays = holidays
         self._zone = zone
-        self.masks = lru_cache(maxsize=64)(self._masks)
+        self.masks = lru_cache(maxsize=_KEPT)(self._masks)
 
     def period(self, at: datetime) -> str:
         """The period of an aware instant."""

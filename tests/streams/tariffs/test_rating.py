@@ -5,10 +5,13 @@ from decimal import Decimal
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.tariffs.category import MonthUse
+from streams.tariffs.contract import Contract, contract_for, rate_contract
 from streams.tariffs.errors import BadUsage, NotKnown
 from streams.tariffs.flat import flat_document
 from streams.tariffs.ledger import Ledger, LedgerRow
@@ -20,7 +23,7 @@ from streams.tariffs.usage import Usage, usage_of
 from tests.streams.tariffs.documents import FEBRUARY, document, february, ledger, one_period
 
 KWH = 10**9
-BERLIN = ZoneInfo("Europe/Berlin")
+BERLIN, BANGKOK = ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Bangkok")
 THAI = [f"{utility}-{number}" for utility in ("mea", "pea") for number in (
     "1.1", "1.2", "1.3.1", "1.3.2", "2.1.2", "2.2.2", "3.2.3")]  # fmt: skip
 
@@ -242,6 +245,24 @@ def test_a_row_that_does_not_belong_to_the_cycle_is_refused(offset, energy_uwh, 
         Ledger.of_rows(cycle.start, cycle.end, [LedgerRow(cycle.start + offset, energy_uwh)])
 
 
+def columns(rows):
+    us = [int(row.start_at.timestamp()) * 1_000_000 for row in rows]
+    energies = ([row.energy_uwh for row in rows], [row.export_uwh for row in rows])
+    return [np.array(column, np.int64) for column in (us, *energies)]
+
+
+@pytest.mark.parametrize(
+    ("offset", "energy_uwh", "told"),
+    [(-QUARTER, 1, "is no quarter hour"), (timedelta(minutes=1), 1, "is no quarter hour"),
+     (28 * 96 * QUARTER, 1, "is no quarter hour"), (QUARTER, -1, "has less than no energy")],
+)  # fmt: skip
+def test_columns_are_refused_as_rows_are(offset, energy_uwh, told):
+    _, cycle = thai("mea-1.2")
+    rows = [LedgerRow(cycle.start, 1), LedgerRow(cycle.start + offset, energy_uwh)]
+    with pytest.raises(BadUsage, match=told):
+        Ledger.of_columns(cycle.start, cycle.end, *columns(rows))
+
+
 def test_the_ledger_of_another_cycle_is_refused():
     rates, cycle = thai("mea-1.2")
     with pytest.raises(BadUsage, match=r"the ledger is of .*; read the ledger of the cycle"):
@@ -249,6 +270,41 @@ def test_the_ledger_of_another_cycle_is_refused():
     other = cycle_of(Month(2026, 3), rates.tariff.zone)
     with pytest.raises(BadUsage, match="rates of 2026-02 for the cycle 2026-03"):
         rate(rates, other, Usage(1, {"all": 1}))
+
+
+HOME = [
+    Contract("mea-1.1", date(2025, 1, 1), cycle_day=15, ampere_a=Decimal(5)),
+    Contract("mea-1.3.2", date(2026, 1, 20), cycle_day=15),
+]
+
+
+@pytest.mark.parametrize(
+    ("month", "tariff_id"),
+    [
+        (Month(2025, 2), "mea-1.1"),
+        (Month(2026, 2), "mea-1.1"),  # its cycle began on 15 January
+        (Month(2026, 3), "mea-1.3.2"),
+    ],
+)
+def test_a_contract_holds_for_cycles_that_begin_in_it(month, tariff_id):
+    assert contract_for(HOME, month, BANGKOK).tariff_id == tariff_id
+
+
+def test_a_home_without_a_tariff_has_no_bill():
+    with pytest.raises(BadUsage, match="the home has no tariff for 2025-01; set its contract"):
+        contract_for(HOME, Month(2025, 1), BANGKOK)
+
+
+def test_a_bill_of_a_contract_follows_the_category():
+    start = cycle_of(FEBRUARY, BANGKOK, 15).start
+    rows = [LedgerRow(start, 16 * KWH)]
+    before = [MonthUse(Month(2025, 11).plus(count), Decimal(200)) for count in range(3)]
+    catalogue = known_tariffs()
+    small = rate_contract(catalogue, HOME[0], FEBRUARY, rows, before[:2])
+    large = rate_contract(catalogue, HOME[0], FEBRUARY, rows, before)
+    assert (small.tariff_id, str(small.total)) == ("mea-1.1", "51.33")
+    #  51.97 + Ft 1.56 + 24.62 = 78.15; VAT 5.47
+    assert (large.tariff_id, str(large.total)) == ("mea-1.2", "83.62")
 
 
 # Properties -------------------------------------------------------------------------------------
@@ -295,6 +351,9 @@ def test_splitting_and_shuffling_the_rows_gives_the_same_bill(tariff_id, rows, d
         split += [row._replace(energy_uwh=part), row._replace(energy_uwh=row.energy_uwh - part)]
     shuffled = data.draw(st.permutations(split))
     assert rated(tariff_id, shuffled) == rated(tariff_id, rows)
+    rates, cycle = thai(tariff_id)
+    ledger = Ledger.of_columns(cycle.start, cycle.end, *columns(shuffled))
+    assert rate_ledger(rates, cycle, ledger) == rated(tariff_id, rows)
 
 
 @given(

@@ -77,7 +77,7 @@ def test_hours_of_a_summer_weekday_are_of_the_other_period():
 
 
 def test_tiers_within_time_of_use():
-    #  $9 a month; 0.06 to 150 kWh, then 0.08; peak 0.09 to 150, 0.11 to 300, then 0.13 (NREL, HPXML)
+    #  $9 a month; 0.06 to 150 kWh, then 0.08; peak 0.09 to 150, 0.11 to 300, then 0.13 (HPXML)
     peak = [0] * 11 + [1] * 9 + [0] * 4
     record = {
         "fixedmonthlycharge": 9,
