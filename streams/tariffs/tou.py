@@ -1,6 +1,6 @@
 """Time of use: which period each quarter hour of a cycle belongs to."""
 
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -28,6 +28,7 @@ class Clock:
         self._holidays = holidays
         self._zone = zone
         self.masks = lru_cache(maxsize=_KEPT)(self._masks)
+        self._codes_of_day = lru_cache(maxsize=_KEPT)(self._day)
 
     def period(self, at: datetime) -> str:
         """The period of an aware instant."""
@@ -45,15 +46,28 @@ class Clock:
         return masks
 
     def _codes(self, start: datetime, end: datetime) -> list[int]:
-        number = {name: code for code, name in enumerate(self.periods)}
-        days: dict[object, list[str]] = {}
-        codes = []
-        for index in range((end - start) // QUARTER):
-            local = (start + index * QUARTER).astimezone(self._zone)
-            periods = days.get(local.date())
-            if periods is None:
-                day = billed_as(local.date(), self._schedule, self._holidays)
-                periods = period_of_quarters(self._schedule.windows, local.month, day)
-                days[local.date()] = periods
-            codes.append(number[periods[4 * local.hour + local.minute // 15]])
+        """The index in `periods` of each quarter hour."""
+        codes: list[int] = []
+        at = start
+        while at < end:
+            day = at.astimezone(self._zone).date()
+            midnight = datetime(day.year, day.month, day.day, tzinfo=self._zone)
+            following = day + timedelta(days=1)
+            after = midnight.replace(
+                year=following.year, month=following.month, day=following.day
+            ).astimezone(UTC)
+            of_day = self._codes_of_day(day)
+            until = min(after, end)
+            if at == midnight and until - at == len(of_day) * QUARTER:
+                codes += of_day
+            else:  # a part of a day, or one of a clock change
+                for index in range((until - at) // QUARTER):
+                    local = (at + index * QUARTER).astimezone(self._zone)
+                    codes.append(of_day[4 * local.hour + local.minute // 15])
+            at = until
         return codes
+
+    def _day(self, day: date) -> list[int]:
+        as_day = billed_as(day, self._schedule, self._holidays)
+        periods = period_of_quarters(self._schedule.windows, day.month, as_day)
+        return [self.periods.index(name) for name in periods]

@@ -24,6 +24,11 @@ def overlapping_blocks(made):
     ]
 
 
+def blocks_of_the_same_end(made):
+    overlapping_blocks(made)
+    rates_of(made)["energy"]["periods"]["day"][1]["up_to"] = 400
+
+
 def open_blocks(made):
     rates_of(made)["energy"]["periods"]["day"] = [{"up_to": 400, "price": 2}]
 
@@ -38,6 +43,10 @@ def no_block(made):
 
 def hole_in_the_week(made):
     made["schedules"]["s"]["windows"][2]["days"] = ["mon", "tue", "thu", "fri", "sat", "sun"]
+
+
+def hole_of_a_quarter_hour(made):
+    made["schedules"]["s"]["windows"][0]["from"] = "06:15"
 
 
 def hole_at_the_end(made):
@@ -150,10 +159,12 @@ def unknown_rate_table(made):
 
 FAULTS = [
     (overlapping_blocks, "periods.day: blocks 1 and 2 overlap: 2 ends at 350, 1 at 400; let each"),
+    (blocks_of_the_same_end, "blocks 1 and 2 overlap: 2 ends at 400, 1 at 400; let each"),
     (open_blocks, "nothing is priced above 400; leave up_to out of the last one"),
     (block_without_end, "block 1 has no end, but block 2 follows; give block 1 an up_to"),
     (no_block, "periods.day: no block; give at least one"),
     (hole_in_the_week, "month 1, wed 22:00-24:00 belongs to no period; add a window"),
+    (hole_of_a_quarter_hour, "month 1, mon 06:00-06:15 belongs to no period; add a window"),
     (hole_at_the_end, "month 1, mon 23:45-24:00 belongs to no period; add a window"),
     (overlapping_windows, "month 1, mon 05:45 lies in two windows; begin 'day' at 06:00"),
     (time_within_a_quarter_hour, "06:10 lies within a quarter hour of the ledger; use :00 :15"),

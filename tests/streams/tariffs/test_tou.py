@@ -7,7 +7,9 @@ import pytest
 
 from streams.tariffs.errors import NotKnown
 from streams.tariffs.loading import known_tariffs
+from streams.tariffs.model import Schedule
 from streams.tariffs.month import QUARTER, Month, cycle_of
+from streams.tariffs.tou import Clock
 
 BANGKOK = ZoneInfo("Asia/Bangkok")
 CLOCK = known_tariffs().rates("mea-1.3.2", Month(2026, 2)).clock
@@ -62,6 +64,26 @@ def test_the_first_quarter_hour_of_the_peak_is_two_o_clock_utc():
     on_peak = [index for index, held in enumerate(masks["on_peak"]) if held]
     #  17:00Z is midnight; 02:00Z is quarter hour 36, 15:00Z is 88
     assert on_peak == list(range(36, 88))
+
+
+@pytest.mark.parametrize("day", [date(2026, 3, 29), date(2026, 10, 25), date(2026, 7, 1)])
+def test_quarter_hours_of_a_clock_change_are_as_their_instants(day):
+    schedule = Schedule.model_validate(
+        {
+            "windows": [
+                {"period": "night", "to": "02:30"},
+                {"period": "early", "from": "02:30", "to": "03:30"},
+                {"period": "day", "from": "03:30"},
+            ]
+        }
+    )
+    clock = Clock(schedule, None, ZoneInfo("Europe/Berlin"))
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+    start, end = noon - timedelta(hours=20), noon + timedelta(hours=20)  # parts of days, too
+    masks = clock.masks(start, end)
+    for index in range((end - start) // QUARTER):
+        held = [name for name, mask in masks.items() if mask[index]]
+        assert held == [clock.period(start + index * QUARTER)]
 
 
 def test_quarter_hours_of_a_cycle_are_each_in_one_period_and_as_their_instants():
