@@ -164,3 +164,23 @@ def test_ft_may_be_revised_after_it_was_announced():
     assert catalogue.rates("mea-1.2", month).surcharges == {"ft": Decimal("0.2048")}
     announced = catalogue.rates("mea-1.2", month, surcharge_revision=1)
     assert announced.surcharges == {"ft": Decimal("0.6689")}
+
+
+@pytest.mark.parametrize(
+    ("number", "on_peak", "off_peak", "service"),
+    [
+        ("1.3.1", "511.35", "260.37", "312.24"),  # 12 to 24 kV, PEA 22 to 33 kV
+        ("1.3.2", "579.82", "263.69", "24.62"),  # below
+        ("2.2.2", "579.82", "263.69", "33.29"),
+        ("3.2.3", "432.97", "263.69", "312.24"),
+    ],
+)
+@pytest.mark.parametrize("utility", ["mea", "pea"])
+def test_a_hundred_kwh_in_each_period_by_voltage(utility, number, on_peak, off_peak, service):
+    energy = dict.fromkeys(("on_peak", "off_peak"), uwh_of(Decimal(100)))
+    demand = {(0, "on_peak"): Decimal(0)}
+    rated = bill_of(
+        f"{utility}-{number}", "2026-02", Usage(sum(energy.values()), energy, demand_kw=demand)
+    )
+    assert [str(line.amount) for line in rated.lines[:2]] == [on_peak, off_peak]
+    assert str(rated.sum_of(Kind.FIXED)) == service
