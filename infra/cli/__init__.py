@@ -20,6 +20,7 @@ MODULES = tuple(
         "replay",
         "import_",
         "usage",
+        "rate",
         "load",
         "verify",
         "simulate",
