@@ -238,10 +238,10 @@ class ChannelWindows:
             start = min(at - reading[4], self._next_interval_start(i))
         if reading[1] is not None:
             start = min(start, self._power_before(i))
-        for column in (2, 3):
+        for column, last_us in ((2, self._last_import_us), (3, self._last_export_us)):
             if reading[column] is not None:
                 start = min(start, self._registers_before(i, column))
-            else:
+            elif last_us is not None:
                 start = min(start, self._segment_around(i, column, start))
         if start >= self.complete_until_us:
             return None
