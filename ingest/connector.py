@@ -53,7 +53,7 @@ BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.25, 8.0
 STEADY_S = 10.0  # a connection that lasted this long resets the back-off
 DROPPED_COUNTER = "$SYS/broker/publish/messages/dropped"
 
-LINGER_MS = 5
+LINGER_MS = 10  # librdkafka makes a request a partition: a short linger is many small requests
 GATHER_S = 0.002  # wait for delivery reports; meanwhile the socket gathers the next batch
 OUTAGE_S, OUTAGE_GATHER_S = 1.5, 0.02  # ticks are confirmed each second, or Kafka is away
 IDLE_S = 0.1

@@ -14,7 +14,7 @@ class WorkerSettings(BaseSettings):
     instance: int = Field(default=0, ge=0)  # number of this worker; its name in the group
     worker_group: str = "meterstream-streams"
     worker_most_records: int = Field(default=10_000, ge=1)
-    worker_pace_ms: int = Field(default=20, ge=0)  # the shortest time between transactions
+    worker_pace_ms: int = Field(default=2, ge=0)  # the shortest time between transactions
     state_dir: Path = Path(".local/state")
     metrics_port: int = Field(default=9110, ge=0, le=65535)  # 0: none
 
