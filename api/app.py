@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
+from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from api import docs_page, problems
+from api import docs_page, home_problems, problems
 from api.auth import require_operator, token_hash
-from api.database import make_pool
+from api.database import make_homes_pool, make_pool
 from api.metrics import Metrics
 from api.middleware import RequestContext, TrustedHosts
 from api.problems import ProblemDocument
@@ -36,14 +37,17 @@ def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
     """The application; it connects when it starts, and starts also without the database."""
     metrics = Metrics()
     pool = make_pool(database_url, settings)
+    homes_pool = make_homes_pool(database_url, settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await pool.open(wait=False)
+        homes_pool.open(wait=False)
         try:
             yield
         finally:
             await pool.close()
+            await to_thread.run_sync(homes_pool.close)
 
     app = Api(
         title="Meterstream",
@@ -58,6 +62,7 @@ def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.pool = pool
+    app.state.homes_pool = homes_pool
     app.state.metrics = metrics
     app.state.token_hash = token_hash(settings.bearer_token())
     app.state.readiness = health.Readiness(
@@ -66,6 +71,7 @@ def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
     app.add_middleware(TrustedHosts, allowed=settings.allowed_hosts)
     app.add_middleware(RequestContext, metrics=metrics)  # added last: outermost
     problems.install(app)
+    home_problems.install(app)
     app.include_router(health.router)
     app.get("/docs", include_in_schema=False)(_docs)
     guarded = [Depends(require_operator)]  # of every route under /api/v1

@@ -1,10 +1,16 @@
-"""The API's way to the database: a pool of connections that can only read."""
+"""The API's ways to the database.
 
-from collections.abc import AsyncIterator
+Readings and usage of devices are asked for through asynchronous connections that can only read.
+Homes, their contracts, bills and budgets go through a second small pool of synchronous ones: their
+routes are plain functions, run beside the event loop, and share every query with the commands.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
 
 import psycopg
-from fastapi import Request
-from psycopg_pool import AsyncConnectionPool
+from fastapi import Depends, Request
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from api.problems import Problem
 from api.settings import ApiSettings
@@ -13,6 +19,8 @@ from sinks.queries import Connection
 from sinks.registry import DeviceRow
 
 Pool = AsyncConnectionPool[Connection]
+SyncConnection = psycopg.Connection[Any]
+HomesPool = ConnectionPool[SyncConnection]
 _RETRY_S = 5.0  # a failed connection is tried for so long, then anew with the next request
 
 
@@ -21,21 +29,13 @@ def make_pool(database_url: str, settings: ApiSettings) -> Pool:
 
     Plans are made for the values at hand, so that only chunks of the range asked for are opened.
     """
-    options = {
+    options = _options(settings) | {
         "default_transaction_read_only": "on",
         "default_transaction_isolation": "repeatable\\ read",
-        "statement_timeout": f"{round(settings.statement_timeout_s * 1000)}",
-        "idle_in_transaction_session_timeout": "30s",
-        "plan_cache_mode": "force_custom_plan",
-        "timezone": "UTC",
     }
     return AsyncConnectionPool(
         database_url,
-        kwargs={
-            "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
-            "application_name": "meterstream-api",
-            "connect_timeout": 3,
-        },
+        kwargs=_arguments(options),
         connection_class=psycopg.AsyncConnection,
         min_size=1,
         max_size=settings.pool_max,
@@ -46,10 +46,62 @@ def make_pool(database_url: str, settings: ApiSettings) -> Pool:
     )
 
 
+def make_homes_pool(database_url: str, settings: ApiSettings) -> HomesPool:
+    """A closed pool of connections that may write."""
+    return ConnectionPool(
+        database_url,
+        kwargs=_arguments(_options(settings)),
+        connection_class=psycopg.Connection,
+        min_size=1,
+        max_size=settings.homes_pool_max,
+        timeout=settings.pool_timeout_s,
+        reconnect_timeout=_RETRY_S,
+        check=ConnectionPool.check_connection,
+        open=False,
+    )
+
+
+def _options(settings: ApiSettings) -> dict[str, str]:
+    return {
+        "statement_timeout": f"{round(settings.statement_timeout_s * 1000)}",
+        "idle_in_transaction_session_timeout": "30s",
+        "plan_cache_mode": "force_custom_plan",
+        "timezone": "UTC",
+    }
+
+
+def _arguments(options: dict[str, str]) -> dict[str, Any]:
+    return {
+        "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+        "application_name": "meterstream-api",
+        "connect_timeout": 3,
+    }
+
+
 async def connection(request: Request) -> AsyncIterator[Connection]:
     """Route dependency: one transaction for the whole request, over before the answer is sent."""
     async with request.app.state.pool.connection() as conn:
         yield conn
+
+
+def writing(request: Request) -> Iterator[SyncConnection]:
+    """Route dependency of plain functions: one transaction, committed before the answer is sent.
+
+    An exception of the route rolls it back. Give it `scope="function"` (see `Writing`).
+    """
+    with request.app.state.homes_pool.connection() as conn:
+        yield conn
+
+
+def reading(request: Request) -> Iterator[SyncConnection]:
+    """The same for a route that only reads: all its queries see one snapshot."""
+    with request.app.state.homes_pool.connection() as conn:
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield conn
+
+
+Writing = Annotated[SyncConnection, Depends(writing, scope="function")]
+Reading = Annotated[SyncConnection, Depends(reading, scope="function")]
 
 
 async def find_device(conn: Connection, text: str) -> DeviceRow:

@@ -25,6 +25,9 @@ class ApiSettings(BaseSettings):
         description="Host headers that are answered, with commas between; `*.example.org` too",
     )
     pool_max: int = Field(default=8, ge=1, le=100, description="connections to the database")
+    homes_pool_max: int = Field(
+        default=4, ge=1, le=100, description="connections that may write, for homes and bills"
+    )
     pool_timeout_s: float = Field(default=3.0, gt=0, description="wait for a connection")
     statement_timeout_s: float = Field(default=10.0, gt=0)
     ready_max_stream_lag_s: float = Field(

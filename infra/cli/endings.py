@@ -19,12 +19,14 @@ def told() -> Iterator[None]:
     from pydantic import ValidationError
 
     from infra.household.errors import FileRefused
+    from sinks.contracts import HomeError
     from sinks.finality import LogUnreachable, NotFinal
     from sinks.registry import AmbiguousDevice, RegistryError
+    from streams.tariffs.errors import TariffError
 
     try:
         yield
-    except (FileRefused, AmbiguousDevice) as error:
+    except (FileRefused, AmbiguousDevice, HomeError, TariffError) as error:
         _tell(str(error))
         raise typer.Exit(os.EX_DATAERR) from error
     except (RegistryError, NotFinal, LogUnreachable, TimeoutError) as error:

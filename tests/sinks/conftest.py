@@ -30,5 +30,7 @@ def db(sinks_url: str) -> Iterator[psycopg.Connection[Any]]:
             "WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
         ).fetchone()
         assert tables is not None
+        connection.execute("SET session_replication_role = replica")  # bills are kept by triggers
         connection.execute(f"TRUNCATE {tables[0]} RESTART IDENTITY CASCADE".encode())
+        connection.execute("RESET session_replication_role")
         yield connection

@@ -1,0 +1,36 @@
+"""What goes wrong with homes, their meters and their tariffs, as problems."""
+
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse
+
+from api.problems import Problem, request_id
+from sinks.contracts import AmbiguousMeters, HomeError, NoMeter, UnknownHome
+from sinks.registry import AmbiguousDevice, NameTaken, RegistryError, UnknownDevice
+from streams.tariffs.errors import BadTariff, BadUsage, NotKnown, TariffError, UnknownTariff
+
+_ANSWERS: dict[type[Exception], tuple[int, str]] = {
+    UnknownHome: (404, "not-found"),
+    NoMeter: (409, "no-meter"),
+    AmbiguousMeters: (409, "ambiguous-meters"),
+    HomeError: (422, "invalid-request"),
+    UnknownDevice: (404, "not-found"),
+    AmbiguousDevice: (409, "ambiguous-device"),
+    NameTaken: (409, "name-taken"),
+    RegistryError: (422, "invalid-request"),
+    UnknownTariff: (422, "unknown-tariff"),
+    NotKnown: (409, "not-known"),
+    BadUsage: (409, "not-billable"),
+    BadTariff: (500, "bad-tariff"),
+    TariffError: (409, "not-billable"),
+}
+"""Status and kind of each error; of a subclass that is not named, those of its base."""
+
+
+def install(app: FastAPI) -> None:
+    for kind in (HomeError, RegistryError, TariffError):
+        app.exception_handler(kind)(_on_error)
+
+
+async def _on_error(request: Request, error: Exception) -> JSONResponse:
+    status, name = next(_ANSWERS[kind] for kind in type(error).__mro__ if kind in _ANSWERS)
+    return Problem(status, name, str(error)).response(request_id(request))
