@@ -37,6 +37,14 @@ class Clock:
         periods = period_of_quarters(self._schedule.windows, local.month, day)
         return periods[4 * local.hour + local.minute // 15]
 
+    def holidays(self, start: datetime, end: datetime) -> dict[date, str]:
+        """The civil days within `[start, end)` that are holidays, with their kind."""
+        if self._holidays is None:
+            return {}
+        first = start.astimezone(self._zone).date()
+        last = (end - QUARTER).astimezone(self._zone).date()
+        return {day: kind for day, kind in self._holidays.days.items() if first <= day <= last}
+
     def _masks(self, start: datetime, end: datetime) -> dict[str, NDArray[np.bool_]]:
         """For each period, whether it holds each quarter hour of `[start, end)`. Read only."""
         codes = np.array(self._codes(start, end), dtype=np.int8)
