@@ -27,6 +27,7 @@ from streams.work import (
     MergedRow,
     MinuteRow,
     Redo,
+    RepairRow,
     StateChange,
     Work,
 )
@@ -145,6 +146,7 @@ def _fold_tick(partition: Partition, tick: Tick, work: Work) -> None:
     part, offset = partition.part, tick.offset
     work.minutes += [MinuteRow(part, offset, channel, minute) for channel, minute in done.minutes]
     work.gaps += [GapRow(part, offset, channel, gap) for channel, gap in done.gaps]
+    work.repairs += [RepairRow(part, offset, *repair) for repair in done.repairs]
     work.redo += [Redo(part, offset, *redo) for redo in done.redo]
     for channel, before_us in done.touched:
         work.touched[channel.channel_id] = (part, channel)

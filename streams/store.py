@@ -9,8 +9,9 @@ from schemas.decoded import Reason
 from schemas.topics import RAW
 from schemas.units import QUARTER_US, SECOND_US, w_to_mw, wh_to_uwh
 from schemas.usage import Quality, Why
-from sinks import device_registry, progress, readings_hypertable, usage_windows
+from sinks import device_registry, progress, readings_hypertable, register_repairs, usage_windows
 from sinks.copy_block import BlockBuilder
+from sinks.register_repairs import Redone, RepairRecord
 from sinks.usage_windows import (
     GapRecord,
     LateSpan,
@@ -21,6 +22,7 @@ from streams.energy import Minute, Point, minutes_of
 from streams.merge import merge
 from streams.recompute import affected
 from streams.records import Message, Refused, refuse, refuse_sample
+from streams.registers import Repair
 from streams.work import Redo, Work
 
 Changed = list[tuple[MinuteRecord, int]]
@@ -42,6 +44,20 @@ def minute_record(channel_id: int, minute: Minute) -> MinuteRecord:
         minute.readings,
         int(minute.quality),
         int(minute.why),
+    )
+
+
+def repair_record(channel_id: int, repair: Repair) -> RepairRecord:
+    return RepairRecord(
+        channel_id,
+        repair.start_us,
+        repair.at_us,
+        repair.is_export,
+        repair.end_us,
+        int(repair.why),
+        repair.energy_uwh,
+        repair.before_uwh,
+        repair.after_uwh,
     )
 
 
@@ -173,6 +189,9 @@ class Store:
         ]
         usage_windows.copy_new_minutes(conn, new)
         gaps = [(GapRecord(r.channel.channel_id, *r.gap), r.offset) for r in work.gaps]
+        register_repairs.keep(
+            conn, [(repair_record(r.channel.channel_id, r.repair), r.offset) for r in work.repairs]
+        )
         redone, redone_gaps = self._redo(work.redo)
         usage_windows.revise_minutes(conn, redone)
         gaps += redone_gaps
@@ -192,12 +211,15 @@ class Store:
         return changed
 
     def _redo(self, redos: Sequence[Redo]) -> tuple[Changed, list[tuple[GapRecord, int]]]:
-        """Compute complete windows anew from what is stored; give those that differ."""
+        """Compute complete windows anew from what is stored; give those that differ.
+
+        The repairs that explain them are replaced.
+        """
         if not redos:
             return [], []
         conn = self.conn
         found = usage_windows.late_points(conn, [_late_span(redo) for redo in redos])
-        ranges, minutes, gaps = [], [], []
+        ranges, minutes, gaps, repairs = [], [], [], []
         for redo, rows in zip(redos, found, strict=True):
             points = [point_of_stored(row) for row in rows]
             limits = redo.channel.device.limits
@@ -207,6 +229,9 @@ class Store:
             ranges.append((channel_id, start, end))
             minutes.append({m.start_us: minute_record(channel_id, m) for m in done.minutes})
             gaps.append({g[:2]: GapRecord(channel_id, *g) for g in done.gaps})
+            told = [repair_record(channel_id, repair) for repair in done.repairs]
+            repairs.append(Redone(channel_id, start, end, redo.offset, told))
+        register_repairs.replace(conn, repairs)
         stored = usage_windows.stored_windows(conn, ranges)
         changed_minutes: dict[tuple[int, int], tuple[MinuteRecord, int]] = {}
         changed_gaps: list[tuple[GapRecord, int]] = []

@@ -11,6 +11,7 @@ from sinks.usage_windows import ChannelStateRow, MinuteRecord
 from streams.energy import GapEnergy, Minute
 from streams.partition import Channel, Device
 from streams.records import Chunk, Refused
+from streams.registers import Repair
 from streams.samples import Samples, no_samples
 from streams.windows import Span
 
@@ -62,6 +63,13 @@ class GapRow(NamedTuple):
     gap: GapEnergy
 
 
+class RepairRow(NamedTuple):
+    part: int
+    offset: int
+    channel: Channel
+    repair: Repair
+
+
 class Redo(NamedTuple):
     """Complete windows to compute anew from what is stored up to `offset`."""
 
@@ -106,6 +114,7 @@ class Work:
     events: list[EventRow] = field(default_factory=list)
     minutes: list[MinuteRow] = field(default_factory=list)
     gaps: list[GapRow] = field(default_factory=list)
+    repairs: list[RepairRow] = field(default_factory=list)
     redo: list[Redo] = field(default_factory=list)
     settled: dict[int, int] = field(default_factory=dict)  # part -> `window_dirty` done up to
     changed: list[ChangedRow] = field(default_factory=list)

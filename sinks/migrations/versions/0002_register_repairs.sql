@@ -1,4 +1,5 @@
 -- What was mended of a channel's register: resets, rollovers, steps, spikes, replaced meters.
+-- Replaced with the windows of `[start_at, …)`; one that no longer holds is deleted.
 
 CREATE TABLE register_repair (
     channel_id     integer NOT NULL,
