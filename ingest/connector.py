@@ -6,13 +6,11 @@ acknowledgement when Kafka has the node's messages without a gap. Whatever is no
 again, so every doubt ends in the same way: leave unacknowledged, and if need be exit with 70.
 """
 
-import hashlib
 import random
 import select
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -34,11 +32,25 @@ from ingest.batch_client import (
     qos0_publish,
 )
 from ingest.batch_client import Message as BatchMessage
-from ingest.decoders.topic_table import address_of, takes_retained
-from ingest.end_to_end import EndToEnd, node_of, position_of
+from ingest.dead_letters import DLQ_MAX_BYTES, DeadLetter, DeadLetters
+from ingest.decoders.topic_table import address_of
+from ingest.end_to_end import EndToEnd, position_of
 from ingest.filters import without_needless
 from ingest.metrics import Metrics
-from ingest.partitioner import partition_of
+from ingest.raw_record import (
+    DUP,
+    PACKET_ID,
+    RECEIVED_AT,
+    RETAINED,
+    SOURCE,
+    UNDOUBTED_BYTES,
+    Header,
+    RisingClock,
+    Route,
+    headers_of,
+    record_bytes,
+    topic_tells_address,
+)
 from ingest.settings import UplinkSettings
 from schemas.connections import KafkaConnection, MqttConnection
 from schemas.homesync import Position
@@ -62,11 +74,6 @@ TICK_S = 1.0
 KAFKA_SILENT_S = 60.0
 DRAIN_S = 8.0  # of the 10 s between SIGTERM and SIGKILL
 
-# Beside payload, key and topic a record has small headers and framing.
-RECORD_EXTRA_BYTES = 2048
-UNDOUBTED_BYTES = RAW_MAX_BYTES - RECORD_EXTRA_BYTES - 2 * 65_535  # fits whatever the topic
-DLQ_MAX_BYTES = int(RAW_DLQ.config["max.message.bytes"])
-DLQ_CUT_BYTES = 64 * 1024
 MAX_ROUTES = 100_000
 
 # Kafka's word that this one message will never be taken. Anything else is not the message's fault.
@@ -85,12 +92,6 @@ REFUSED_FOR_GOOD = frozenset(
 REFUSED_AS_DAMAGED = frozenset({KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD})
 
 TOO_LARGE = f"the record would have more than the {RAW_MAX_BYTES} bytes that {RAW.name} takes"
-PROBE = b'{"home_id": "-probe-", "device_id": "-probe-"}'
-
-Header = tuple[str, str | bytes]
-SOURCE: Header = (RawHeader.SOURCE, "mqtt")
-RETAINED: Header = (RawHeader.RETAINED, "1")
-RECEIVED_AT, PACKET_ID, DUP = RawHeader.RECEIVED_AT, RawHeader.PACKET_ID, RawHeader.DUP
 
 
 def producer_config(settings: UplinkSettings, kafka: KafkaConnection) -> dict[str, object]:
@@ -111,42 +112,6 @@ def producer_config(settings: UplinkSettings, kafka: KafkaConnection) -> dict[st
     }
 
 
-class RisingClock:
-    """Microseconds since the epoch, UTC, each greater than the one before."""
-
-    def __init__(self, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
-        self._now_us = now_us
-        self._last = 0
-
-    def take(self, count: int) -> int:
-        """The first of `count` instants in a row."""
-        first = max(self._now_us(), self._last + 1)
-        self._last = first + count - 1
-        return first
-
-
-class Route:
-    """Where messages of one MQTT topic and address go."""
-
-    __slots__ = ("header", "key", "node", "partition", "takes_retained")
-
-    def __init__(self, topic: str, address: str, partitions: int) -> None:
-        self.header: Header = (RawHeader.TOPIC, topic.encode())
-        self.key = address.encode()
-        self.partition = partition_of(self.key, partitions)
-        self.node = node_of(topic)
-        self.takes_retained = takes_retained(topic)
-
-
-def _record_bytes(payload: bytes, route: Route) -> int:
-    return len(payload) + len(route.key) + len(route.header[1]) + RECORD_EXTRA_BYTES
-
-
-def _topic_tells_address(topic: str) -> bool:
-    """Whether the address is the same for any payload."""
-    return address_of(topic, b"") == address_of(topic, PROBE)
-
-
 class Work(Batch):
     """A batch on its way through Kafka."""
 
@@ -160,16 +125,6 @@ class Work(Batch):
         self.dropped = 0  # messages that are not meant for Kafka
         self.positions: list[tuple[str, Position]] = []
         self.damaged: set[int] = set()  # indices of messages that arrived at Kafka damaged, once
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message that Kafka will not take on the raw topic."""
-
-    work: Work
-    index: int
-    reason: str
-    detail: str
 
 
 class Connector:
@@ -192,14 +147,13 @@ class Connector:
             {**producer_config(settings, kafka), "error_cb": self._on_kafka_error}
         )
         self._partitions = 0  # 0: Kafka has not told yet
-        self._dlq_partitions = 0
         self._tick_reports: list[Callable[[KafkaError | None, Message], None]] = []
         self._routes: dict[str | tuple[str, str], Route] = {}
         self._clock = RisingClock()
         self._gate = AckGate()
         self._end_to_end = EndToEnd()
         self._work: deque[Work] = deque()  # what Kafka's queue has not taken wholly, in order
-        self._dead_letters: deque[DeadLetter] = deque()
+        self._dead_letters = DeadLetters(self._producer, settings.client_id)
         self._shard: Header = (RawHeader.SHARD, str(settings.shard))
         self._delivered_at = float("-inf")
         self._kafka_trouble = "no message delivered yet"
@@ -452,7 +406,7 @@ class Connector:
     def _route(self, topic: str, payload: bytes) -> Route:
         """The route of a topic seen for the first time, or whose address stands in the payload."""
         address = address_of(topic, payload)
-        key: str | tuple[str, str] = topic if _topic_tells_address(topic) else (topic, address)
+        key: str | tuple[str, str] = topic if topic_tells_address(topic) else (topic, address)
         route = self._routes.get(key)
         if route is None:
             route = Route(topic, address, self._partitions)
@@ -479,8 +433,10 @@ class Connector:
     def _feed(self) -> None:
         """Hand waiting batches to Kafka's queue; while it is full, read nothing."""
         work, dead_letters = self._work, self._dead_letters
-        while dead_letters and self._bury(dead_letters[0]):
-            dead_letters.popleft()
+        try:
+            dead_letters.feed()
+        except KafkaException as error:
+            self._fatal = str(error)
         while work and self._produce(work[0]):
             work.popleft()
         full = bool(work or dead_letters)
@@ -523,8 +479,8 @@ class Connector:
                     position = position_of(payload)
                     if position is not None:
                         work.positions.append((route.node, position))
-                if len(payload) > undoubted and _record_bytes(payload, route) > RAW_MAX_BYTES:
-                    self._dead_letters.append(DeadLetter(work, index, "too_large", TOO_LARGE))
+                if len(payload) > undoubted and record_bytes(payload, route) > RAW_MAX_BYTES:
+                    self._dead(work, index, "too_large", TOO_LARGE)
                     continue
                 produce(topic_name, payload, route.key, route.partition, report, None, 0, headers)
             index = len(messages)
@@ -572,21 +528,21 @@ class Connector:
                     work.damaged.add(index)
                     self._repeat(work, index)
                     return
-                letter = DeadLetter(work, index, "kafka_refused", error.str())
-                self._dead_letters.append(letter)
+                self._dead(work, index, "kafka_refused", error.str())
                 return
         self._fatal = f"Kafka refused a message that is not ours: {error.str()}"
 
+    def _again(self, work: Work, index: int) -> tuple[bytes, Route, list[Header]]:
+        """A message that was routed before, for its second way."""
+        message = work.messages[index]
+        topic, payload, *_ = message
+        route = self._routes.get(topic) or self._route(topic, payload)
+        return payload, route, headers_of(message, route, work.at + index, self._shard)
+
     def _repeat(self, work: Work, index: int) -> None:
         """Send a message once more. Without room for it, the broker has to."""
-        topic, payload, packet_id, dup, retain = work.messages[index]
-        route = self._routes.get(topic) or self._route(topic, payload)
+        payload, route, headers = self._again(work, index)
         self._log.warning("damaged_on_the_way", bytes=len(payload))
-        headers = [route.header, (RECEIVED_AT, str(work.at + index)), SOURCE, self._shard]
-        if packet_id:
-            headers.append((DUP if dup else PACKET_ID, str(packet_id)))
-        if retain:
-            headers.append(RETAINED)
         report = partial(self._reported, work)
         try:
             self._producer.produce(
@@ -595,58 +551,21 @@ class Connector:
         except BufferError:
             self._fatal = "Kafka's queue is full, and a damaged message cannot be sent again"
 
-    def _bury(self, letter: DeadLetter) -> bool:
-        """Write a refused message to the dead letter topic. False: the queue is full."""
-        work, index = letter.work, letter.index
-        topic, payload, packet_id, dup, _ = work.messages[index]
-        route = self._routes.get(topic) or self._route(topic, payload)
-        headers: list[Header] = [
-            route.header,
-            (RECEIVED_AT, str(work.at + index)),
-            SOURCE,
-            self._shard,
-        ]
-        if packet_id:
-            headers.append((DUP if dup else PACKET_ID, str(packet_id)))
-        headers += [
-            ("__connect.errors.topic", RAW.name),
-            ("__connect.errors.connector.name", self._settings.client_id),
-            ("__connect.errors.stage", "KAFKA_PRODUCE"),
-            ("__connect.errors.class.name", letter.reason),
-            ("__connect.errors.exception.message", letter.detail),
-            ("x-sha256", hashlib.sha256(payload).hexdigest()),
-        ]
-        size = len(payload)
-        if _record_bytes(payload, route) > DLQ_MAX_BYTES:
-            headers.append(("x-truncated-from", str(size)))
-            payload = payload[:DLQ_CUT_BYTES]
-        try:
-            self._producer.produce(
-                RAW_DLQ.name,
-                payload,
-                route.key,
-                route.partition % self._dlq_partitions,
-                partial(self._buried, letter),
-                None,
-                0,
-                headers,
-            )
-        except BufferError:
-            return False
-        except KafkaException as error:
-            self._fatal = f"Kafka refuses a dead letter of {size} bytes: {error}"
-            return False
-        return True
+    def _dead(self, work: Work, index: int, reason: str, detail: str) -> None:
+        payload, route, headers = self._again(work, index)
+        buried = partial(self._buried, work)
+        self._dead_letters.append(DeadLetter(payload, route, headers, reason, detail, buried))
 
-    def _buried(self, letter: DeadLetter, error: KafkaError | None, _message: Message) -> None:
+    def _buried(self, work: Work, letter: DeadLetter, error: KafkaError | None) -> None:
         """Delivery report of a dead letter: only now the message may be acknowledged."""
         if error is not None:
             self._kafka_refuses(error)
             return
         self._metrics.refused[letter.reason].inc()
-        payload = letter.work.messages[letter.index][1]
-        self._log.error("refused", reason=letter.reason, bytes=len(payload), detail=letter.detail)
-        self._settle(letter.work, 1)
+        self._log.error(
+            "refused", reason=letter.reason, bytes=len(letter.payload), detail=letter.detail
+        )
+        self._settle(work, 1)
 
     # ---- Kafka ----
 
@@ -676,7 +595,7 @@ class Connector:
             self._log.error("topics_missing", topics=missing)
             self._producer.poll(1.0)
             return
-        self._dlq_partitions = len(found[RAW_DLQ.name].partitions)
+        self._dead_letters.partitions = len(found[RAW_DLQ.name].partitions)
         self._partitions = len(found[RAW.name].partitions)
         self._tick_reports = [partial(self._ticked, at) for at in range(self._partitions)]
         self._log.info("kafka_found", partitions=self._partitions)

@@ -248,9 +248,10 @@ def stock() -> None:
     from paho.mqtt.subscribeoptions import SubscribeOptions
 
     from ingest.batch_client import connect_properties
-    from ingest.connector import KEEPALIVE_S, SESSION_EXPIRY_S, RisingClock, producer_config
+    from ingest.connector import KEEPALIVE_S, SESSION_EXPIRY_S, producer_config
     from ingest.decoders.topic_table import address_of
     from ingest.metrics import Metrics, serve
+    from ingest.raw_record import RisingClock
     from ingest.settings import UplinkSettings
     from schemas.connections import KafkaConnection, MqttConnection
     from schemas.topics import RAW

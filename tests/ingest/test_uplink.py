@@ -28,9 +28,10 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from ingest import connector as connector_module
-from ingest.connector import DROPPED_COUNTER, Connector, RisingClock
+from ingest.connector import DROPPED_COUNTER, Connector
 from ingest.metrics import Metrics
 from ingest.partitioner import partition_of
+from ingest.raw_record import RisingClock
 from ingest.settings import UplinkSettings
 from schemas.connections import KafkaConnection, MqttConnection
 from schemas.topics import PARTITIONER, RAW
