@@ -18,10 +18,13 @@ from typing import Any
 import msgspec
 
 from schemas.announcements import DeviceSaid, PackedReadings, RefusedHeaders
+from schemas.cost import BudgetAlert, HomeCost
 from schemas.device import Event
 from schemas.homesync import Ack, Payload, ack_topic, telemetry_topic
 from schemas.reading import SOURCES, Clock, Reading
 from schemas.topics import (
+    ALERT,
+    COST,
     DEVICE,
     RAW,
     RAW_DLQ,
@@ -43,6 +46,8 @@ MESSAGES: Mapping[str, type[msgspec.Struct]] = {
     "device_state": DeviceSaid,
     "event": Event,
     "usage_window": UsageWindow,
+    "home_cost": HomeCost,
+    "budget_alert": BudgetAlert,
     "refused_record_headers": RefusedHeaders,
     "homesync_payload": Payload,
     "homesync_ack": Ack,
@@ -122,6 +127,16 @@ _WINDOW_HEADERS: Json = {
         "content-type": {"const": "application/json"},
     },
 }
+_COST_HEADERS: Json = {
+    "type": "object",
+    "required": ["ce_id", "ce_type", "ce_source", "content-type"],
+    "properties": {
+        "ce_id": _HEADER | {"description": "home_id/revision, or the alert_id"},
+        "ce_type": _HEADER | {"enum": [COST.name, ALERT.name]},
+        "ce_source": _HEADER,
+        "content-type": {"const": "application/json"},
+    },
+}
 _BYTES = {"description": "The original bytes of the MQTT message."}
 _NOTHING = {"type": "null"}
 
@@ -176,6 +191,12 @@ _COMPONENTS: Mapping[str, Json] = {
     "usageWindow": _message(
         "usageWindow", _says(UsageWindow), _schema_of("usage_window"), _WINDOW_HEADERS, _JSON_TYPE
     ),
+    "homeCost": _message(
+        "homeCost", _says(HomeCost), _schema_of("home_cost"), _COST_HEADERS, _JSON_TYPE
+    ),
+    "budgetAlert": _message(
+        "budgetAlert", _says(BudgetAlert), _schema_of("budget_alert"), _COST_HEADERS, _JSON_TYPE
+    ),
     "deviceState": _message(
         "deviceState", _says(DeviceSaid), _schema_of("device_state"), _EVENT_HEADERS, _JSON_TYPE
     ),
@@ -199,6 +220,8 @@ _CARRIED: Mapping[str, Sequence[str]] = {
     READING.name: ("packedReadings",),
     USAGE_1M.name: ("usageWindow",),
     USAGE_15M.name: ("usageWindow",),
+    COST.name: ("homeCost",),
+    ALERT.name: ("budgetAlert",),
     DEVICE.name: ("deviceState",),
 }
 

@@ -62,13 +62,13 @@ USAGE_15M = Topic(
 COST = Topic(
     "energy.cost.v1",
     key="home id",
-    summary="Running cost, bills and their revisions.",
+    summary="Running cost of homes and how their budgets stand, each with its revision.",
     config=_kept(90),
 )
 ALERT = Topic(
     "energy.alert.v1",
     key="home id",
-    summary="Alerts raised, acknowledged, cleared.",
+    summary="Alerts raised and cleared.",
     config=_kept(30),
 )
 DEVICE = Topic(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,18 @@ from jsonschema import Draft202012Validator
 from ingest.decoders.topic_table import address_of
 from schemas import generate
 from schemas.announcements import DeviceSaid, PackedReadings, RefusedHeaders
+from schemas.cost import (
+    Amount,
+    BudgetAlert,
+    BudgetPeriod,
+    BudgetStatus,
+    CostState,
+    HomeCost,
+    Level,
+    Method,
+    Projected,
+    Turn,
+)
 from schemas.device import Event, State
 from schemas.homesync import Ack
 from schemas.reading import Clock, Reading, Values
@@ -80,6 +93,23 @@ WINDOW = {
     "why": 0,
     "revision": 1,
 }
+AT = "2026-02-06T03:15:00Z"
+COST = {"home_id": "h1", "state": "running", "at": AT, "revision": 7}
+ALERT = {
+    "alert_id": "budget/3/month/2026-02-01/1",
+    "home_id": "h1",
+    "budget_id": 3,
+    "name": "February",
+    "level": "warned",
+    "turn": "raised",
+    "at": AT,
+    "period": "month",
+    "start_at": "2026-01-31T17:00:00Z",
+    "end_at": "2026-02-28T17:00:00Z",
+    "limit": "1000",
+    "unit": "THB",
+    "used": "812.5",
+}
 PAYLOAD = {
     "v": 1,
     "boot": "5f1c09ab",
@@ -109,6 +139,10 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("event", EVENT | {"channel": "switch:0", "attributes": {"id": 3, "why": None}}),
     ("usage_window", WINDOW),
     ("usage_window", WINDOW | {"power_min_w": -3.5, "readings": 12, "home_id": None}),
+    ("home_cost", COST),
+    ("home_cost", {"home_id": "h1", "state": "no_contract", "problem": "set one"}),
+    ("budget_alert", ALERT),
+    ("budget_alert", ALERT | {"projected": "1210.4"}),
     ("refused_record_headers", HEADERS),
     ("homesync_payload", PAYLOAD),
     ("homesync_payload", PAYLOAD | {"ts": None, "relay": {"l1": True}, "rssi_dbm": -70}),
@@ -133,6 +167,10 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("usage_window", WINDOW | {"energy_uwh": 0.5}, "half a µWh"),
     ("usage_window", WINDOW | {"quality": 7}, "a quality that is none"),
     ("usage_window", {k: v for k, v in WINDOW.items() if k != "revision"}, "no revision"),
+    ("home_cost", COST | {"state": "fine"}, "a state that is none"),
+    ("home_cost", {"home_id": "h1"}, "no state"),
+    ("budget_alert", ALERT | {"limit": 1000}, "money as a number"),
+    ("budget_alert", ALERT | {"period": "year"}, "a period that is none"),
     ("refused_record_headers", HEADERS | {"received_at": 1763700000250000}, "a number"),
     ("refused_record_headers", {"mqtt_topic": "a/b"}, "no reason"),
     ("homesync_payload", {k: v for k, v in PAYLOAD.items() if k != "ts"}, "no ts"),
@@ -157,6 +195,8 @@ def test_a_wrong_message_does_not_validate(name: str, message: dict[str, Any], w
         msgspec.convert(message, generate.MESSAGES[name])
 
 
+NOW = datetime(2026, 2, 6, 3, 15, tzinfo=UTC)
+SPENT = (NOW, NOW, "0.25", "0", "1.20", "27.54")
 ENCODED = {
     "reading": Reading("total", 5, Values(power_w=1.5, humidity_percent=40.0)),
     "packed_readings": PackedReadings(
@@ -168,6 +208,30 @@ ENCODED = {
     "device_state": DeviceSaid(3, "shelly:s", [State(5, {"uptime_s": 1.5, "alarm": "x"}, "l1")]),
     "event": Event("button", 5, "input:0", {"long": True}),
     "usage_window": UsageWindow(1, 2, "a", "l1", 3, 60, 4, 5, Quality.GAP, Why.SILENCE, 6, 0.5),
+    "home_cost": HomeCost(
+        "h1",
+        CostState.RUNNING,
+        NOW,
+        month="2026-02",
+        quarter=Amount(*SPENT),
+        projected=Projected(*SPENT, Method.HOUR),
+        budgets=[BudgetStatus(3, "February", BudgetPeriod.MONTH, "1000", "THB", NOW, NOW, "812.5")],
+    ),
+    "budget_alert": BudgetAlert(
+        "budget/3/month/2026-02-01/1",
+        "h1",
+        3,
+        "February",
+        Level.WARNED,
+        Turn.RAISED,
+        NOW,
+        BudgetPeriod.MONTH,
+        NOW,
+        NOW,
+        "1000",
+        "THB",
+        "812.5",
+    ),
     "refused_record_headers": RefusedHeaders("t", "decode", "c", "m", "a/b", "5", "mqtt", "3"),
     "homesync_payload": generate.Payload(1, "b", 4, 2, None, {"total": Values(power_w=1.0)}, True),
     "homesync_ack": Ack("b", 4),

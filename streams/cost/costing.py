@@ -1,0 +1,149 @@
+"""What any interval costs: the bill of the ledger until its end less that until its start."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from streams.cost.book import cut
+from streams.cost.days import Span, civil_day, day_at
+from streams.tariffs.catalogue import Catalogue, MonthRates
+from streams.tariffs.category import MonthUse, billed_tariff
+from streams.tariffs.contract import Contract, contract_for, cycle_for
+from streams.tariffs.errors import BadUsage, TariffError
+from streams.tariffs.ledger import Ledger
+from streams.tariffs.month import QUARTER, Cycle, Month
+from streams.tariffs.rating import rate_ledger
+
+
+class NoContract(TariffError):
+    """No contract of the home holds for the cycle that an instant lies in."""
+
+
+class Source(Protocol):
+    """Where a ledger comes from: what was measured (`Book`), or projected too (`Outlook`)."""
+
+    def over(self, span: Span) -> Ledger: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A cycle of the home and what holds in it. `base` is the bill of no energy at all."""
+
+    cycle: Cycle
+    rates: MonthRates
+    base: Decimal
+
+    @property
+    def span(self) -> Span:
+        return Span(self.cycle.start, self.cycle.end)
+
+    def bill(self, ledger: Ledger) -> Decimal:
+        """The total of the bill; `ledger` is of the cycle. Raises TariffError."""
+        return rate_ledger(self.rates, self.cycle, ledger).total
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What an interval used and costs; see `schemas.cost.Amount`."""
+
+    energy_uwh: int
+    export_uwh: int
+    cost: Decimal
+    with_service: Decimal
+
+
+@dataclass
+class Costing:
+    """The contracts of one home, and the terms of its cycles as far as they were asked for.
+
+    `history` is the use of the billing months that are over; it decides the category.
+    """
+
+    catalogue: Catalogue
+    zone: ZoneInfo
+    contracts: Sequence[Contract]
+    history: Sequence[MonthUse] = ()
+    _terms: dict[Month, Terms] = field(default_factory=dict, init=False)
+
+    def cycle_at(self, at: datetime) -> Cycle:
+        """The cycle that `at` lies in. Raises NoContract."""
+        return self._cycle_at(at)[1]
+
+    def terms_at(self, at: datetime) -> Terms:
+        """Raises NoContract, and TariffError where rates or the category are not known."""
+        contract, cycle = self._cycle_at(at)
+        if cycle.month not in self._terms:
+            tariff_id = billed_tariff(
+                self.catalogue, contract.tariff_id, cycle.month, contract.ampere_a, self.history
+            )
+            rates = self.catalogue.rates(tariff_id, cycle.month)
+            zeros = np.zeros(cycle.quarters, np.int64)
+            nothing = Ledger(cycle.start, cycle.end, zeros, zeros)
+            base = rate_ledger(rates, cycle, nothing).total
+            self._terms[cycle.month] = Terms(cycle, rates, base)
+        return self._terms[cycle.month]
+
+    def terms_within(self, span: Span) -> Iterator[Terms]:
+        """The cycles that the span touches, in order. Raises as `terms_at` does."""
+        at = span.start
+        while at < span.end:
+            terms = self.terms_at(at)
+            yield terms
+            at = terms.cycle.end
+
+    def between(self, source: Source, span: Span) -> Used:
+        """What the span used and costs, over as many cycles as it touches.
+
+        Raises NoContract and TariffError.
+        """
+        energy_uwh = export_uwh = 0
+        cost = service = Decimal(0)
+        currency = None
+        for terms in self.terms_within(span):
+            if currency not in (None, terms.rates.tariff.currency):
+                raise BadUsage(
+                    f"{currency} and {terms.rates.tariff.currency} within one interval; "
+                    "ask for either side of the change of contract"
+                )
+            currency = terms.rates.tariff.currency
+            whole = source.over(terms.span)
+            until = cut(whole, span.end)
+            before = cut(whole, span.start)
+            starts_within = span.start <= terms.cycle.start
+            cost += terms.bill(until) - (terms.base if starts_within else terms.bill(before))
+            service += terms.base if starts_within else 0
+            energy_uwh += int(until.energy_uwh.sum() - before.energy_uwh.sum())
+            export_uwh += int(until.export_uwh.sum() - before.export_uwh.sum())
+        return Used(energy_uwh, export_uwh, cost, cost + service)
+
+    def _cycle_at(self, at: datetime) -> tuple[Contract, Cycle]:
+        if not self.contracts:
+            raise NoContract("the home has no contract; `meterstream contract set` gives it one")
+        local = day_at(at, self.zone)
+        month = Month(local.year, local.month)
+        refused = None
+        for candidate in (month, month.plus(1)):
+            try:
+                contract = contract_for(self.contracts, candidate, self.zone)
+            except BadUsage as error:
+                refused = error
+                continue
+            cycle = cycle_for(self.catalogue, contract, candidate)
+            if cycle.start <= at < cycle.end:
+                return contract, cycle
+        raise NoContract(str(refused or f"no cycle of the home holds {at.isoformat()}"))
+
+
+def energy_uwh_between(source: Source, span: Span, zone: ZoneInfo) -> int:
+    """The import of a span of whole quarter hours, with or without a contract."""
+    days = Span(
+        civil_day(day_at(span.start, zone), zone).start,
+        civil_day(day_at(span.end - QUARTER, zone), zone).end,
+    )
+    first = (span.start - days.start) // QUARTER
+    return int(source.over(days).energy_uwh[first : first + span.quarters].sum())
