@@ -1,6 +1,8 @@
 """What was mended of registers, as rows: each in the transaction of the windows it explains."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
@@ -108,3 +110,59 @@ def _stored(
     columns = [list(column) for column in zip(*(one[:3] for one in redone), strict=True)]
     rows = ((RepairRecord(*row[:-1]), row[-1]) for row in conn.execute(_STORED, columns))
     return {record.key: (record, offset) for record, offset in rows}
+
+
+# ---------------------------------------------------------------- asking for them
+
+_LIST = """
+SELECT channel_id, to_us(start_at), to_us(at), is_export, to_us(end_at), why, energy_uwh,
+       before_uwh, after_uwh
+FROM register_repair
+WHERE channel_id = ANY(%(channel_ids)s) AND at >= %(low)s AND at < %(high)s
+  AND (%(after_at)s::timestamptz IS NULL
+       OR (at, channel_id, is_export) > (%(after_at)s, %(after_channel)s, %(after_export)s))
+ORDER BY at, channel_id, is_export
+LIMIT %(limit)s
+"""
+
+
+class Place(NamedTuple):
+    """Where a page of repairs ended."""
+
+    at: datetime
+    channel_id: int
+    is_export: bool
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Repairs of channels with their odd reading in [start, end), those after a place."""
+
+    channel_ids: Sequence[int]
+    start: datetime
+    end: datetime
+    after: Place | None = None
+    limit: int | None = None
+
+    def parameters(self) -> dict[str, object]:
+        at, channel_id, is_export = self.after or (None, None, None)
+        return {
+            "channel_ids": list(self.channel_ids),
+            "low": self.start,
+            "high": self.end,
+            "after_at": at,
+            "after_channel": channel_id,
+            "after_export": is_export,
+            "limit": self.limit,
+        }
+
+
+def listed(conn: psycopg.Connection[Any], wanted: Wanted) -> list[RepairRecord]:
+    """By the instant of the odd reading, then channel and register."""
+    return [RepairRecord(*row) for row in conn.execute(_LIST, wanted.parameters())]
+
+
+async def list_page(conn: psycopg.AsyncConnection[Any], wanted: Wanted) -> list[RepairRecord]:
+    """`listed`, for the API."""
+    cursor = await conn.execute(_LIST, wanted.parameters())
+    return [RepairRecord(*row) for row in await cursor.fetchall()]

@@ -80,7 +80,7 @@ async def list_readings(
     ones arrive; the range stays that of the first page.
     """
     found = await find_device(conn, device)
-    channels = await _channels(conn, found.device_id, query.channel)
+    channels = await chosen_channels(conn, found.device_id, query.channel)
     fields = _fields(query)
     if query.downsample is not None:
         return await _sampled(conn, found.device_id, channels, fields, query)
@@ -115,7 +115,8 @@ async def list_readings(
     return _answer(found.device_id, span, rows, next_cursor=cursor)
 
 
-async def _channels(conn: Connection, device_id: int, wanted: str | None) -> dict[int, str]:
+async def chosen_channels(conn: Connection, device_id: int, wanted: str | None) -> dict[int, str]:
+    """Id and name of one channel of a device, or of all. Raises a 422 problem."""
     channels = await queries.channels(conn, device_id)
     if wanted is None:
         return channels

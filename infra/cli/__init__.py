@@ -20,6 +20,8 @@ MODULES = tuple(
         "replay",
         "import_",
         "usage",
+        "registers",
+        "trace",
         "rate",
         "load",
         "verify",

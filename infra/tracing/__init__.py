@@ -1,0 +1,1 @@
+"""From a quarter hour of the ledger back to the bytes that it came from."""
