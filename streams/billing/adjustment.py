@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from streams.tariffs.errors import BadUsage
 from streams.tariffs.rating import plain, shortest
 
 
@@ -11,10 +12,13 @@ def adjustment(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, o
     """The lines that differ between two documents of a bill, and the difference of the totals.
 
     `difference` is now - before: what is owed in addition, below zero what is owed back. The
-    lines' differences add up to that of the total.
+    lines' differences add up to that of the total. Raises BadUsage for two currencies.
     """
-    if before["currency"] != now["currency"]:  # another tariff: nothing can be subtracted
-        raise ValueError(f"a bill in {before['currency']} cannot be adjusted to {now['currency']}")
+    if before["currency"] != now["currency"]:
+        raise BadUsage(
+            f"a bill in {before['currency']} cannot be adjusted to one in {now['currency']}; "
+            "begin the contract in the new currency with a later cycle"
+        )
     old, new = _amounts(before), _amounts(now)
     zero = Decimal(0)
     changed = [

@@ -1,5 +1,6 @@
 """Tariff documents from files: TOML with exact decimals, merged and validated."""
 
+import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -18,9 +19,18 @@ from streams.tariffs.model import Document
 @cache
 def known_tariffs() -> Catalogue:
     """The tariffs that come with Meterstream."""
+    return catalogue_of(parse_toml(name, text) for name, text in _known_files())
+
+
+def known_tariffs_sha256() -> str:
+    """Another one when any of their rates, surcharges or holidays has changed."""
+    return hashlib.sha256("\0".join(text for _, text in _known_files()).encode()).hexdigest()
+
+
+def _known_files() -> list[tuple[str, str]]:
     folder = files("streams.tariffs") / "data"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return catalogue_of(parse_toml(name, (folder / name).read_text("utf-8")) for name in names)
+    return [(name, (folder / name).read_text("utf-8")) for name in names]
 
 
 def catalogue_of(documents: Iterable[Mapping[str, Any]]) -> Catalogue:
