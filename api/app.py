@@ -15,7 +15,7 @@ from api.database import make_homes_pool, make_pool
 from api.metrics import Metrics
 from api.middleware import RequestContext, TrustedHosts
 from api.problems import ProblemDocument
-from api.routes import devices, health, readings, registers, usage
+from api.routes import devices, health, home_usage, homes, readings, registers, usage
 from api.settings import ApiSettings
 from sinks import queries
 
@@ -76,7 +76,8 @@ def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
     app.get("/docs", include_in_schema=False)(_docs)
     guarded = [Depends(require_operator)]  # of every route under /api/v1
     app.get("/api/v1/openapi.json", include_in_schema=False, dependencies=guarded)(_openapi)
-    for part in (readings, usage, registers, devices):  # the device's own path last: slashes
+    # the device's own path last: it takes slashes
+    for part in (readings, usage, registers, home_usage, homes, devices):
         app.include_router(part.router, dependencies=guarded, responses=_ERRORS)
     return app
 

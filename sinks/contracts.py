@@ -4,8 +4,8 @@ The functions are synchronous, for commands, jobs and routes alike; those that w
 transaction, one at a time a home.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -20,10 +20,9 @@ from schemas.units import QUARTER_US
 from schemas.usage import Quality
 from sinks.registry import check_zone, summed_channels
 from streams.tariffs.catalogue import Catalogue
-from streams.tariffs.contract import Contract, contract_for, cycle_for
+from streams.tariffs.contract import Contract
 from streams.tariffs.ledger import Ledger
 from streams.tariffs.model import Tariff
-from streams.tariffs.month import QUARTER, Cycle, Month
 
 Role = Literal["grid", "production"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -160,12 +159,12 @@ def set_contract(
                     f"{other.cycle_day}: with {contract.cycle_day} some days would be billed "
                     f"twice or never; give {other.cycle_day}, or remove the other contract first"
                 )
-        conn.execute(_SET_CONTRACT, _contract_columns(home_id, contract))
+        conn.execute(_SET_CONTRACT, {"home_id": home_id, **asdict(contract)})
 
 
 _SET_CONTRACT = """
     INSERT INTO contract AS c (home_id, valid_from, tariff_id, cycle_day, ampere_a)
-    VALUES (%s, %s, %s, %s, %s)
+    VALUES (%(home_id)s, %(valid_from)s, %(tariff_id)s, %(cycle_day)s, %(ampere_a)s)
     ON CONFLICT (home_id, valid_from) DO UPDATE
     SET tariff_id = excluded.tariff_id, cycle_day = excluded.cycle_day,
         ampere_a = excluded.ampere_a, set_at = now()
@@ -194,23 +193,6 @@ def contracts(conn: psycopg.Connection[Any], home_id: str) -> list[Contract]:
             "WHERE home_id = %s ORDER BY valid_from",
             [home_id],
         ).fetchall()
-
-
-def cycle_of_home(
-    catalogue: Catalogue, home: Home, held: Sequence[Contract], month: Month
-) -> Cycle:
-    """The home's cycle of `month`. Raises BadUsage if no contract holds then."""
-    return cycle_for(catalogue, contract_for(held, month, home.zone_info), month)
-
-
-def _contract_columns(home_id: str, contract: Contract) -> tuple[object, ...]:
-    return (
-        home_id,
-        contract.valid_from,
-        contract.tariff_id,
-        contract.cycle_day,
-        contract.ampere_a,
-    )
 
 
 def _check_tariff_zone(home: Home, tariff: Tariff) -> None:
@@ -278,22 +260,45 @@ def ledger_of(
     Raises BadInterval; NoMeter where at some time of it no channel counts; AmbiguousMeters where
     one counts beside its own parts.
     """
-    _check_interval(start, end)
+    start, end = _interval(start, end)
     _check_meters(home_id, role, start, end, _meters_within(conn, home_id, role, start, end))
+    found, always_metered = _read_ledger(conn, home_id, start, end, role)
+    if not always_metered:
+        raise NoMeter(f"the meters of home {home_id!r} have just changed; ask once more")
+    return found
+
+
+def production_of(
+    conn: psycopg.Connection[Any], home_id: str, start: datetime, end: datetime
+) -> HomeLedger | None:
+    """What the home's own plant made; nothing while no channel counted. None: it has no plant.
+
+    Raises BadInterval and AmbiguousMeters.
+    """
+    start, end = _interval(start, end)
+    meters = _meters_within(conn, home_id, "production", start, end)
+    for low, valid in _valid_together(start, end, meters):
+        check_parts(home_id, [(m.device_id, m.channel) for m in valid], low)
+    return _read_ledger(conn, home_id, start, end, "production")[0] if meters else None
+
+
+def _read_ledger(
+    conn: psycopg.Connection[Any], home_id: str, start: datetime, end: datetime, role: Role
+) -> tuple[HomeLedger, bool]:
+    """The ledger, and whether a meter counted at each of its quarter hours."""
     rows = conn.execute(
         _LEDGER, {"home_id": home_id, "role": role, "start": start, "end": end}
     ).fetchall()
-    if len(rows) != (end - start) // QUARTER:
-        raise NoMeter(f"the meters of home {home_id!r} have just changed; ask once more")
-    columns = np.array([row[:4] for row in rows], np.int64).reshape(-1, 4).T
-    energy, export, quality, complete = (np.ascontiguousarray(column) for column in columns)
+    columns = np.array([row[:5] for row in rows], np.int64).T
+    energy, export, quality, complete, metered = map(np.ascontiguousarray, columns)
     starts = _us(start) + np.arange(len(rows), dtype=np.int64) * QUARTER_US
-    return HomeLedger(
+    found = HomeLedger(
         Ledger.of_columns(start, end, starts, energy, export),
         quality.astype(np.int8),
         complete.astype(np.bool_),
-        max((row[4] for row in rows if row[4] is not None), default=None),
+        max((row[5] for row in rows if row[5] is not None), default=None),
     )
+    return found, bool(metered.all())
 
 
 # A quarter hour without a row is complete once the stream has passed it and nothing waits to be
@@ -311,14 +316,16 @@ _LEDGER = f"""
           AND quarter_hour >= %(start)s AND quarter_hour < %(end)s
     )
     SELECT coalesce(sum(u.energy_uwh), 0)::bigint, coalesce(sum(u.export_uwh), 0)::bigint,
-           max(coalesce(u.quality, {Quality.GAP:d}))::int,
-           bool_and(d.channel_id IS NULL
-                    AND coalesce(u.complete, m.complete_until >= q.at + interval '15 minutes',
-                                 false))::int,
-           max(u.changed_at)
+           max(CASE WHEN m.channel_id IS NULL THEN 0 ELSE coalesce(u.quality, {Quality.GAP:d})
+               END)::int,
+           bool_and(m.channel_id IS NULL
+                    OR (d.channel_id IS NULL
+                        AND coalesce(u.complete, m.complete_until >= q.at + interval '15 minutes',
+                                     false)))::int,
+           bool_and(m.channel_id IS NOT NULL)::int, max(u.changed_at)
     FROM generate_series(%(start)s::timestamptz, %(end)s::timestamptz - interval '15 minutes',
                          interval '15 minutes') AS q (at)
-    JOIN meter m ON q.at >= m.valid_from AND q.at < m.valid_to
+    LEFT JOIN meter m ON q.at >= m.valid_from AND q.at < m.valid_to
     LEFT JOIN usage_15m u ON u.channel_id = m.channel_id AND u.window_start = q.at
                          AND u.window_start >= %(start)s AND u.window_start < %(end)s
     LEFT JOIN marked d ON d.channel_id = m.channel_id AND d.quarter_hour = q.at
@@ -343,31 +350,47 @@ def _meters_within(
 def _check_meters(
     home_id: str, role: Role, start: datetime, end: datetime, meters: Sequence[_Meter]
 ) -> None:
-    edges = sorted({start, end, *(m.low for m in meters), *(m.high for m in meters)})
-    for low, high in pairwise(edges):
-        valid = [m for m in meters if m.low <= low and m.high >= high]
+    for low, valid in _valid_together(start, end, meters):
         if not valid:
             raise NoMeter(
-                f"home {home_id!r} has no {role} meter from {low.isoformat()} to "
-                f"{high.isoformat()}; name its channel with `meterstream meter set`"
+                f"home {home_id!r} has no {role} meter from {low.isoformat()} on "
+                f"(of {start.isoformat()} to {end.isoformat()}); "
+                "name its channel with `meterstream meter set`"
             )
-        for device_id in {m.device_id for m in valid}:
-            names = {m.channel for m in valid if m.device_id == device_id}
-            twice = sorted(names - set(summed_channels(names)))
-            if twice:
-                raise AmbiguousMeters(
-                    f"home {home_id!r}: channel {twice[0]!r} of device {device_id} is a part of "
-                    f"another that counts too, from {low.isoformat()} on; keep either the whole "
-                    "or its parts (`meterstream meter remove`)"
-                )
+        check_parts(home_id, [(m.device_id, m.channel) for m in valid], low)
 
 
-def _check_interval(start: datetime, end: datetime) -> None:
+def _valid_together(
+    start: datetime, end: datetime, meters: Sequence[_Meter]
+) -> Iterator[tuple[datetime, list[_Meter]]]:
+    """From when on which meters count, within `[start, end)`."""
+    edges = sorted({start, end, *(m.low for m in meters), *(m.high for m in meters)})
+    for low, high in pairwise(edges):
+        yield low, [m for m in meters if m.low <= low and m.high >= high]
+
+
+def check_parts(home_id: str, counted: Sequence[tuple[int, str]], at: datetime) -> None:
+    """Raises AmbiguousMeters if of these (device id, channel) one holds another's energy too."""
+    for device_id in {device_id for device_id, _ in counted}:
+        names = {channel for device, channel in counted if device == device_id}
+        twice = sorted(names - set(summed_channels(names)))
+        if twice:
+            raise AmbiguousMeters(
+                f"home {home_id!r}: channel {twice[0]!r} of device {device_id} is a part of "
+                f"another that counts too, from {at.isoformat()} on; keep either the whole "
+                "or its parts (`meterstream meter remove`)"
+            )
+
+
+def _interval(start: datetime, end: datetime) -> tuple[datetime, datetime]:
+    """The same instants in UTC, where a difference is the time that passes."""
+    start, end = start.astimezone(UTC), end.astimezone(UTC)
     if start >= end or _us(start) % QUARTER_US or _us(end) % QUARTER_US:
         raise BadInterval(
             f"{start.isoformat()} to {end.isoformat()} is no interval of the ledger; "
             "give a start before the end, both on a quarter hour"
         )
+    return start, end
 
 
 def _us(at: datetime) -> int:

@@ -23,6 +23,8 @@ MODULES = tuple(
         "registers",
         "trace",
         "rate",
+        "homes",
+        "analyse",
         "load",
         "verify",
         "simulate",

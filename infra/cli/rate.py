@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command("rate")(rate)
 
 
-def _decimal(text: str) -> Decimal:
+def decimal_of(text: str) -> Decimal:
     try:
         number = Decimal(text)
     except InvalidOperation:
@@ -30,7 +30,7 @@ def _decimal(text: str) -> Decimal:
     return number
 
 
-Quantity = Annotated[Decimal | None, typer.Option(parser=_decimal, metavar="X")]
+Quantity = Annotated[Decimal | None, typer.Option(parser=decimal_of, metavar="X")]
 
 
 def rate(

@@ -1,0 +1,1 @@
+"""What a home's ledger tells: demand, habits, circuits, carbon, sun. All pure."""
