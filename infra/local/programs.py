@@ -105,6 +105,12 @@ OWN = (
         priority=60,
     ),
     Program(
+        name="cost",
+        command=(sys.executable, "-m", "streams.cost"),
+        metrics_port="cost_metrics_port",
+        priority=65,
+    ),
+    Program(
         name="api",
         command=(sys.executable, "-m", "api"),
         ports=("api_port",),

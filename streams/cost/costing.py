@@ -19,6 +19,8 @@ from streams.tariffs.ledger import Ledger
 from streams.tariffs.month import QUARTER, Cycle, Month
 from streams.tariffs.rating import rate_ledger
 
+NOTHING_AGREED = "the home has no contract; `meterstream contract set` gives it one"
+
 
 class NoContract(TariffError):
     """No contract of the home holds for the cycle that an instant lies in."""
@@ -61,7 +63,8 @@ class Used:
 class Costing:
     """The contracts of one home, and the terms of its cycles as far as they were asked for.
 
-    `history` is the use of the billing months that are over; it decides the category.
+    `history` is the use of the billing months that are over; that under the contract of a month
+    decides its category.
     """
 
     catalogue: Catalogue
@@ -78,8 +81,9 @@ class Costing:
         """Raises NoContract, and TariffError where rates or the category are not known."""
         contract, cycle = self._cycle_at(at)
         if cycle.month not in self._terms:
+            history = [use for use in self.history if self._holds(contract, use.month)]
             tariff_id = billed_tariff(
-                self.catalogue, contract.tariff_id, cycle.month, contract.ampere_a, self.history
+                self.catalogue, contract.tariff_id, cycle.month, contract.ampere_a, history
             )
             rates = self.catalogue.rates(tariff_id, cycle.month)
             zeros = np.zeros(cycle.quarters, np.int64)
@@ -121,9 +125,15 @@ class Costing:
             export_uwh += int(until.export_uwh.sum() - before.export_uwh.sum())
         return Used(energy_uwh, export_uwh, cost, cost + service)
 
+    def _holds(self, contract: Contract, month: Month) -> bool:
+        try:
+            return contract_for(self.contracts, month, self.zone) is contract
+        except BadUsage:
+            return False
+
     def _cycle_at(self, at: datetime) -> tuple[Contract, Cycle]:
         if not self.contracts:
-            raise NoContract("the home has no contract; `meterstream contract set` gives it one")
+            raise NoContract(NOTHING_AGREED)
         local = day_at(at, self.zone)
         month = Month(local.year, local.month)
         refused = None

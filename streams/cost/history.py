@@ -16,10 +16,7 @@ from streams.tariffs.usage import kwh_of
 def months_before(
     catalogue: Catalogue, contracts: Sequence[Contract], zone: ZoneInfo, at: datetime | None
 ) -> list[Cycle]:
-    """The cycles over by `at` under a contract whose tariff has the category of the newest one.
-
-    In order of time, back to where the contracts begin; none where use decides nothing.
-    """
+    """The cycles over by `at` under contracts that use can move to another tariff, by time."""
     if at is None or not contracts or not any(_moves(catalogue, one) for one in contracts):
         return []
     first = contracts[0].valid_from

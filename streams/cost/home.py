@@ -18,7 +18,14 @@ from schemas.cost import (
 )
 from streams.cost.book import Book
 from streams.cost.budgets import Budget, Event, Standing, judge
-from streams.cost.costing import Costing, NoContract, Source, Used, energy_uwh_between
+from streams.cost.costing import (
+    NOTHING_AGREED,
+    Costing,
+    NoContract,
+    Source,
+    Used,
+    energy_uwh_between,
+)
 from streams.cost.days import Span, civil_day, civil_month, day_at, midnight
 from streams.cost.projection import LOOK_BACK_DAYS, Outlook
 from streams.tariffs.errors import TariffError
@@ -35,6 +42,7 @@ class Home:
     """What is agreed for a home.
 
     `meter_problem` says what is wrong with the meters that count within a span; None if nothing is.
+    `metered`: some channel counts at some time.
     """
 
     home_id: str
@@ -43,6 +51,7 @@ class Home:
     meter_problem: Callable[[Span], str | None]
     budgets: Sequence[Budget] = ()
     standings: Mapping[StandingKey, Standing] = field(default_factory=dict)
+    metered: bool = True
 
 
 class Assessed(NamedTuple):
@@ -101,9 +110,11 @@ def assess(home: Home, book: Book, changed: Iterable[datetime] = ()) -> Assessed
 def without_energy(home: Home) -> HomeCost:
     """What is told of a home whose meters have no complete quarter hour."""
     state, problem = CostState.NO_ENERGY, "its meters have no complete quarter hour yet"
+    if not home.metered:
+        state = CostState.NO_METER
+        problem = "the home has no grid meter; `meterstream meter set` names its channel"
     if not home.costing.contracts:
-        state = CostState.NO_CONTRACT
-        problem = "the home has no contract; `meterstream contract set` gives it one"
+        state, problem = CostState.NO_CONTRACT, NOTHING_AGREED
     return HomeCost(home.home_id, state, problem=problem)
 
 

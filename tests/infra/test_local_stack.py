@@ -133,6 +133,7 @@ def test_the_command_line_starts_reports_and_wipes(empty: StackSettings):
         "uplink": "absent",
         "worker": "absent",
         "rollup": "absent",
+        "cost": "absent",
         "api": "absent",
     }
     kafka = next(one for one in listed if one["name"] == "kafka")

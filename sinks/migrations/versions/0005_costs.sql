@@ -2,10 +2,13 @@
 
 CREATE TABLE home_cost (
     home_id    text PRIMARY KEY REFERENCES home,
-    at         timestamptz NOT NULL,                       -- the end of the ledger it was made from
-    cost       jsonb NOT NULL,                             -- schemas.cost
-    changed_at timestamptz NOT NULL DEFAULT now()
+    at         timestamptz,                                -- the end of the ledger it was made from
+    cost       jsonb NOT NULL,                             -- schemas.cost.HomeCost
+    revision   integer NOT NULL DEFAULT 1,
+    changed_at timestamptz NOT NULL DEFAULT now(),
+    announced  boolean NOT NULL DEFAULT false
 );
+CREATE INDEX home_cost_unannounced ON home_cost (home_id) WHERE NOT announced;
 
 CREATE TABLE budget (
     budget_id  integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -21,17 +24,50 @@ CREATE TABLE budget (
 );
 
 CREATE TABLE budget_state (
-    budget_id    integer NOT NULL REFERENCES budget ON DELETE CASCADE,
-    period_start timestamptz NOT NULL,
-    period_end   timestamptz NOT NULL,
-    used         numeric NOT NULL,
-    projected    numeric,
-    warned_at    timestamptz,                              -- 80 %
-    exceeded_at  timestamptz,                              -- 100 %
-    projected_at timestamptz,                              -- the projection crossed the budget
-    changed_at   timestamptz NOT NULL DEFAULT now(),
+    budget_id             integer NOT NULL REFERENCES budget ON DELETE CASCADE,
+    period_start          timestamptz NOT NULL,
+    period_end            timestamptz NOT NULL,
+    used                  numeric NOT NULL,
+    projected             numeric,
+    warned_at             timestamptz,                     -- 80 %
+    exceeded_at           timestamptz,                     -- 100 %
+    projected_at          timestamptz,                     -- the projection crossed the budget
+    projection_cleared_at timestamptz,
+    events                integer NOT NULL,                -- alerts raised and cleared so far
+    changed_at            timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (budget_id, period_start)
 );
+
+-- Written with the state that it tells of; announced when Kafka has it.
+CREATE TABLE budget_alert (
+    alert_no  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    alert_id  text NOT NULL UNIQUE,
+    home_id   text NOT NULL REFERENCES home,
+    alert     jsonb NOT NULL,                              -- schemas.cost.BudgetAlert
+    made_at   timestamptz NOT NULL DEFAULT now(),
+    announced boolean NOT NULL DEFAULT false
+);
+CREATE INDEX budget_alert_home ON budget_alert (home_id, alert_no);
+CREATE INDEX budget_alert_unannounced ON budget_alert (alert_no) WHERE NOT announced;
+
+-- Homes whose cost is to be worked out anew because of what is agreed, not of what was measured.
+CREATE TABLE cost_dirty (home_id text NOT NULL);
+
+CREATE FUNCTION mark_cost_dirty() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO cost_dirty (home_id)
+    SELECT DISTINCT home_id FROM (VALUES (OLD.home_id), (NEW.home_id)) AS touched (home_id)
+    WHERE home_id IS NOT NULL;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER home_cost_dirty AFTER INSERT OR UPDATE ON home
+    FOR EACH ROW EXECUTE FUNCTION mark_cost_dirty();
+CREATE TRIGGER contract_cost_dirty AFTER INSERT OR UPDATE OR DELETE ON contract
+    FOR EACH ROW EXECUTE FUNCTION mark_cost_dirty();
+CREATE TRIGGER home_meter_cost_dirty AFTER INSERT OR UPDATE OR DELETE ON home_meter
+    FOR EACH ROW EXECUTE FUNCTION mark_cost_dirty();
+CREATE TRIGGER budget_cost_dirty AFTER INSERT OR UPDATE OR DELETE ON budget
+    FOR EACH ROW EXECUTE FUNCTION mark_cost_dirty();
 
 CREATE TABLE emission_factor (
     region    text NOT NULL,
