@@ -175,12 +175,14 @@ class Meter:
     def reset(self) -> bool:
         """Begin all registers anew at 0, just after the last reading.
 
-        False, and nothing done, if one has less than `LEAST_RESET_UWH`: nobody could tell the
-        reset from a rise.
+        False, and nothing done, if one has less than `LEAST_RESET_UWH`, or is about to roll over:
+        nobody could tell the reset from a rise, or from the rollover.
         """
         registers = [self._import, self._export] if self._solar else [self._import]
         whole = [[one // MWUS_PER_UWH for one in register] for register in registers]
         if min(map(min, whole)) < LEAST_RESET_UWH:
+            return False
+        if self._rolls_over_at != _NEVER and max(whole[0]) * 10 > ROLLS_OVER_AT_UWH * 9:
             return False
         for first, (register, counts) in enumerate(zip(registers, whole, strict=True)):
             for i, uwh in enumerate(counts):
@@ -191,6 +193,10 @@ class Meter:
         """Let the import registers stand so little before their rollover, and roll over."""
         self._rolls_over_at = ROLLS_OVER_AT_UWH
         self._import = [(ROLLS_OVER_AT_UWH - within_uwh) * MWUS_PER_UWH for _ in self._import]
+
+    def roll_over_no_more(self) -> None:
+        """Count on beyond the end: after a last reading, no other would confirm a rollover."""
+        self._rolls_over_at = _NEVER
 
     def _hide(self, register: list[int], i: int, at: int, uwh: int) -> int:
         register[i] -= uwh * MWUS_PER_UWH

@@ -63,9 +63,9 @@ ODD = Behaviour(
     drift_ppm=200.0,
     clock_step=0.001,
     reset=0.0005,
+    rollover=0.05,
 )
-"""A bit of everything that the stream is made for. Not rollovers: it takes one for a reset, and so
-does not see what the register still counted up to 10,000 kWh."""
+"""A bit of everything that the stream is made for."""
 
 
 class Whims:

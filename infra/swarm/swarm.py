@@ -169,6 +169,7 @@ class Swarm:
             if node.meter.last_us is not None:
                 at_us = next_minute(node.meter.last_us)
                 earliest_us = min(earliest_us, at_us)
+            node.meter.roll_over_no_more()
             self._measure(node, at_us)
             self._last_us = max(self._last_us, at_us)
             if index % 200 == 199:

@@ -21,7 +21,9 @@ from schemas.units import SECOND_US
 from streams.registers import Limits, register_segments
 
 START_US = 1_763_700_000_000_000
-LIMITS = Limits(gap_limit_us=300 * SECOND_US, max_power_mw=100_000_000)
+LIMITS = Limits(
+    gap_limit_us=300 * SECOND_US, max_power_mw=100_000_000, register_span_uwh=ROLLS_OVER_AT_UWH
+)
 
 
 def whims(behaviour: Behaviour, seed: int = 1) -> Whims:
@@ -112,6 +114,43 @@ def test_a_rollover_goes_through_the_largest_reading(tmp_path: Path):
     true = [frame.registers_uwh()[0][0] for frame in frames]
     assert true == sorted(true)
     assert true[at] == shown[at] + ROLLS_OVER_AT_UWH
+    told = register_segments([(f.measured_us, f.numbers[5]) for f in frames], LIMITS)
+    assert told.silent == []
+    assert sum(segment.energy_uwh for segment in told.segments) == true[-1] - true[0]
+
+
+def test_a_register_that_is_about_to_roll_over_is_not_reset_before():
+    meter = Meter(0, 1, Random(5))
+    meter.roll_over_soon(1_000_000)
+    refused = 0
+    for k in range(60):
+        numbers, _ = meter.read(START_US + k * SECOND_US)
+        if numbers[5] > ROLLS_OVER_AT_UWH // 2:
+            assert not meter.reset()
+            refused += 1
+    assert 0 < refused < 60
+    assert meter.hidden_uwh == [ROLLS_OVER_AT_UWH, 0]
+
+
+def test_the_last_reading_is_no_rollover():
+    meter = Meter(0, 1, Random(5))
+    meter.roll_over_soon(1_000_000)
+    meter.read(START_US)
+    meter.roll_over_no_more()
+    numbers, _ = meter.read(START_US + 3600 * SECOND_US)
+    assert numbers[5] > ROLLS_OVER_AT_UWH
+    assert not meter.jumps
+
+
+def test_of_odd_nodes_some_roll_over():
+    rolled = 0
+    for seed in range(200):
+        meter = Meter(0, 1, Random(seed))
+        Whims(ODD, Random(seed), meter)
+        for k in range(60):
+            meter.read(START_US + k * SECOND_US)
+        rolled += meter.jumps
+    assert 2 <= rolled <= 25
 
 
 @pytest.mark.parametrize(
