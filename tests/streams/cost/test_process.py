@@ -25,13 +25,14 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from infra.local import Stack
 from infra.local.topics import create_topics
 from schemas.cost import BudgetAlert, BudgetPeriod, CostState, HomeCost, Level, Turn
-from schemas.topics import ALERT, COST, Topic
+from schemas.topics import ALERT, COST, USAGE_15M, Topic
 from sinks.bill_drafts import draft
 from sinks.budgets import set_budget
 from sinks.contracts import set_contract, set_home
 from sinks.costs import cost_of
 from sinks.finality import log_ends
 from sinks.migrate import migrate
+from streams.cost.settings import CostSettings
 from streams.rollup import work_off
 from streams.tariffs.contract import Contract, cycle_for, rate_contract
 from streams.tariffs.ledger import Ledger
@@ -222,6 +223,8 @@ def test_killed_at_any_time_it_tells_no_wrong_cost_and_each_alert_once(
     assert done.is_set()
     settled(conn, end)
 
+    wait_for(lambda: committed(stack) == log_ends(stack.kafka_bootstrap, USAGE_15M.name), "offsets")
+
     said = told_costs(stack)
     for cost in said:
         if cost.state is not CostState.RUNNING:
@@ -274,6 +277,17 @@ def settled(conn: psycopg.Connection[Any], end: datetime) -> None:
         "+ (SELECT count(*) FROM budget_alert WHERE NOT announced)"
     )
     wait_for(lambda: conn.execute(left).fetchone() == (0,), "all is announced")
+
+
+def committed(stack: Stack) -> dict[int, int]:
+    """The group's offsets; 0 where it has none."""
+    consumer = Consumer(
+        {"bootstrap.servers": stack.kafka_bootstrap, "group.id": CostSettings().cost_group}
+    )
+    parts = [TopicPartition(USAGE_15M.name, part) for part in range(USAGE_15M.partitions)]
+    found = {one.partition: max(one.offset, 0) for one in consumer.committed(parts, timeout=10)}
+    consumer.close()
+    return found
 
 
 def told_costs(stack: Stack) -> list[HomeCost]:
