@@ -132,7 +132,7 @@ def trace_bucket(
         segments,
         [_traced(name, one, held, contested) for one in readings],
         [_traced(name, one, held, None) for one in rows.conflicts],
-        [_share(*gap[1:5], rows.start_us, rows.end_us) for gap, _ in rows.gaps],
+        [gap_share(*gap[1:5], rows.start_us, rows.end_us) for gap, _ in rows.gaps],
         (sum(m.energy_uwh for m in minutes), sum(m.export_uwh for m in minutes)),
     )
 
@@ -193,7 +193,7 @@ def made_by(
     return {p.at_us for p in points if low <= p.at_us <= high} | reaching
 
 
-def _share(
+def gap_share(
     begins_us: int, ends_us: int, energy: int, export: int, start_us: int, end_us: int
 ) -> tuple[int, int]:
     """A gap's energy within the bucket, by the roll-up's cumulative rounding."""
@@ -214,10 +214,10 @@ def _traced(
     if contested is None:  # the message that contradicted, which may have won
         return TracedReading(reading, record, None, None)
     enough = any if reading.measured_us in contested else all
-    return TracedReading(reading, record, None, enough(_agreements(channel, reading, record)))
+    return TracedReading(reading, record, None, enough(agreements(channel, reading, record)))
 
 
-def _agreements(channel: str, reading: StoredReading, record: RawRecord) -> list[bool]:
+def agreements(channel: str, reading: StoredReading, record: RawRecord) -> list[bool]:
     """For each value that a record's bytes say of a channel at an instant: is it stored?
 
     More may be stored, where two messages of one instant were merged.
