@@ -15,7 +15,7 @@ from api.database import make_homes_pool, make_pool
 from api.metrics import Metrics
 from api.middleware import RequestContext, TrustedHosts
 from api.problems import ProblemDocument
-from api.routes import devices, health, home_usage, homes, readings, registers, usage
+from api.routes import bills, costs, devices, health, home_usage, homes, readings, registers, usage
 from api.settings import ApiSettings
 from sinks import queries
 
@@ -77,7 +77,7 @@ def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
     guarded = [Depends(require_operator)]  # of every route under /api/v1
     app.get("/api/v1/openapi.json", include_in_schema=False, dependencies=guarded)(_openapi)
     # the device's own path last: it takes slashes
-    for part in (readings, usage, registers, home_usage, homes, devices):
+    for part in (readings, usage, registers, home_usage, homes, bills, costs, devices):
         app.include_router(part.router, dependencies=guarded, responses=_ERRORS)
     return app
 

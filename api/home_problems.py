@@ -4,12 +4,16 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse
 
 from api.problems import Problem, request_id
+from sinks.bills import NoBill
+from sinks.budgets import UnknownBudget
 from sinks.contracts import AmbiguousMeters, HomeError, NoMeter, UnknownHome
 from sinks.registry import AmbiguousDevice, NameTaken, RegistryError, UnknownDevice
+from streams.billing.utility import BadUtilityBill
 from streams.tariffs.errors import BadTariff, BadUsage, NotKnown, TariffError, UnknownTariff
 
 _ANSWERS: dict[type[Exception], tuple[int, str]] = {
     UnknownHome: (404, "not-found"),
+    UnknownBudget: (404, "not-found"),
     NoMeter: (409, "no-meter"),
     AmbiguousMeters: (409, "ambiguous-meters"),
     HomeError: (422, "invalid-request"),
@@ -21,6 +25,8 @@ _ANSWERS: dict[type[Exception], tuple[int, str]] = {
     NotKnown: (409, "not-known"),
     BadUsage: (409, "not-billable"),
     BadTariff: (500, "bad-tariff"),
+    NoBill: (404, "not-found"),
+    BadUtilityBill: (422, "invalid-request"),
     TariffError: (409, "not-billable"),
 }
 """Status and kind of each error; of a subclass that is not named, those of its base."""

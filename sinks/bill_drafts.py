@@ -90,7 +90,7 @@ def draft_of_device(
     cycle = cycle_of(month, catalogue.tariff(tariff_id).zone)
     found, channels = device_ledger(conn, device, cycle.start, cycle.end)
     bill = rate_ledger(catalogue.rates(tariff_id, month), cycle, found.ledger)
-    payer = Payer("", [f"{device.address} {channel}" for channel in channels], None)
+    payer = Payer(None, [f"{device.address} {channel}" for channel in channels], None)
     return _draft(catalogue, payer, bill, found)
 
 

@@ -55,12 +55,15 @@ def issue_when_final(
 
 
 class _Customer(NamedTuple):
-    """A home with a contract and meters: from when to when, and which months are issued."""
+    """A home with a contract and meters: from when to when they count, their first quarter hour,
+    and which months are issued.
+    """
 
     home_id: str
     zone: str
     metered_from: datetime
     metered_until: datetime | None
+    first_row: datetime
     issued: list[date]
     tariff_ids: list[str]
     valid_from: list[date]
@@ -78,13 +81,18 @@ def due(conn: psycopg.Connection[Any], catalogue: Catalogue, now: datetime) -> l
 
 
 _CUSTOMERS = """
-    SELECT h.home_id, h.zone, m.low, m.high,
+    SELECT h.home_id, h.zone, m.low, m.high, m.first,
            ARRAY(SELECT month FROM bill b WHERE b.home_id = h.home_id AND b.version = 1),
            c.tariff_ids, c.valid_from, c.cycle_days
     FROM home h
     JOIN (SELECT home_id, min(valid_from) AS low,
-                 CASE WHEN bool_and(valid_to IS NOT NULL) THEN max(valid_to) END AS high
-          FROM home_meter WHERE role = 'grid' GROUP BY home_id) m USING (home_id)
+                 CASE WHEN bool_and(valid_to IS NOT NULL) THEN max(valid_to) END AS high,
+                 min(u.window_start) AS first
+          FROM home_meter
+          CROSS JOIN LATERAL (SELECT window_start FROM usage_15m
+                              WHERE channel_id = home_meter.channel_id
+                              ORDER BY window_start LIMIT 1) u
+          WHERE role = 'grid' GROUP BY home_id) m USING (home_id)
     JOIN (SELECT home_id, array_agg(tariff_id ORDER BY valid_from) AS tariff_ids,
                  array_agg(valid_from ORDER BY valid_from) AS valid_from,
                  array_agg(cycle_day::int ORDER BY valid_from) AS cycle_days
@@ -95,7 +103,7 @@ def _due(catalogue: Catalogue, one: _Customer, now: datetime) -> Iterator[Month]
     zone, issued = ZoneInfo(one.zone), {as_month(day) for day in one.issued}
     columns = zip(one.tariff_ids, one.valid_from, one.cycle_days, strict=True)
     held = [Contract(*terms) for terms in columns]
-    first = max(one.metered_from.astimezone(zone).date(), held[0].valid_from)
+    first = max(one.first_row.astimezone(zone).date(), held[0].valid_from)
     month, last = Month(first.year, first.month), min(now, one.metered_until or now)
     while month <= Month(now.year, now.month).plus(1):
         if month not in issued:
@@ -104,7 +112,8 @@ def _due(catalogue: Catalogue, one: _Customer, now: datetime) -> Iterator[Month]
             except TariffError:
                 pass  # before the first contract, or a tariff that is gone: the draft tells
             else:
-                if one.metered_from <= cycle.start and cycle.end <= last:
+                metered = one.metered_from <= cycle.start and cycle.end <= last
+                if metered and cycle.end > one.first_row:
                     yield month
         month = month.plus(1)
 

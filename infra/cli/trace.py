@@ -22,21 +22,37 @@ def register(app: typer.Typer) -> None:
 
 
 def trace(
-    device: Annotated[str, typer.Argument(help="A name, address or id.", metavar="DEVICE")],
+    device: Annotated[
+        str | None, typer.Argument(help="A name, address or id.", metavar="DEVICE")
+    ] = None,
     at: Annotated[
-        str,
+        str | None,
         typer.Option("--at", metavar="T", help="RFC 3339; without offset in the device's zone."),
-    ],
+    ] = None,
     channel: Annotated[
         str | None, typer.Option("--channel", help="Else total, or the device's only one.")
     ] = None,
+    bill: Annotated[
+        int | None, typer.Option("--bill", metavar="ID", help="An issued bill, in place of DEVICE.")
+    ] = None,
+    line: Annotated[
+        int, typer.Option("--line", metavar="N", min=1, help="Of the bill, from 1.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Show what the quarter hour that holds T was made of.
 
     Its minutes and gaps, the register segments and repairs behind them, the readings, and of each
-    the partition, offset and original bytes in energy.raw.v1.
+    the partition, offset and original bytes in energy.raw.v1. With --bill first the quarter hours
+    that its line counts, then the one that holds T (else the one of most energy).
     """
+    if bill is not None:
+        if device is not None:
+            raise typer.BadParameter("give DEVICE or --bill, not both", param_hint="--bill")
+        _trace_line(bill, line, at, as_json)
+        return
+    if device is None or at is None:
+        raise typer.BadParameter("give DEVICE and --at, or --bill and --line")
     import psycopg
 
     from infra.cli.endings import told
@@ -57,6 +73,44 @@ def trace(
     if as_json:
         print_json(document(traced, zone))
     else:
+        print_trace(traced, zone)
+
+
+def _trace_line(bill: int, number: int, at: str | None, as_json: bool) -> None:
+    import psycopg
+
+    from infra.cli.endings import told
+    from infra.tracing.bill_line import trace_line
+    from infra.tracing.bucket import trace_bucket
+    from infra.tracing.document import document
+    from schemas.connections import DatabaseConnection, KafkaConnection
+    from sinks.registry import resolve_device
+    from streams.tariffs.loading import known_tariffs
+
+    with told(), psycopg.connect(DatabaseConnection().url) as conn:
+        found = trace_line(conn, known_tariffs(), bill, number)
+        zone = ZoneInfo(found.bill.document["cycle"]["zone"])
+        chosen = found.chosen(None if at is None else instant_of(at, zone, "--at"))
+        traces = [
+            trace_bucket(
+                conn,
+                KafkaConnection().bootstrap,
+                resolve_device(conn, one.address),
+                one.channel,
+                one.start,
+            )
+            for one in chosen
+        ]
+    if as_json:
+        print_json(found.document() | {"traces": [document(one, zone) for one in traces]})
+        return
+    print(
+        f"bill {bill}, {found.bill.home_id} {found.bill.month:%Y-%m} version "
+        f"{found.bill.version}, line {number}: {found.line['kind']} {found.line['name']} "
+        f"{found.line['quantity']} {found.line['unit']} from {len(found.quarters)} quarter hours, "
+        + ("which still add up to it" if found.agrees else "which have CHANGED since")
+    )
+    for traced in traces:
         print_trace(traced, zone)
 
 

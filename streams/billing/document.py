@@ -47,12 +47,15 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """Whose bill it is; `meters` are addresses with channels, as people know them."""
+    """Whose bill it is; `meters` are addresses with channels, as people know them.
 
-    home_id: str
+    `home_id` None is a device by itself; `contract` None what a tariff would have cost, which
+    nobody has agreed on.
+    """
+
+    home_id: str | None
     meters: Sequence[str]
     contract: Contract | None
-    """None: what a tariff would have cost, which nobody has agreed on."""
 
 
 def bill_document(

@@ -52,7 +52,7 @@ class BillingSettings(BaseSettings):
     billing_pause_s: float = Field(default=60.0, gt=0)
     billing_quiet_s: float = Field(default=60.0, ge=0)
     billing_wait_s: float = Field(default=900.0, ge=0)
-    metrics_port: int = Field(default=9103, ge=0, le=65535)
+    metrics_port: int = Field(default=9104, ge=0, le=65535)
 
 
 @dataclass

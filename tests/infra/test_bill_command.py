@@ -1,0 +1,173 @@
+"""`meterstream bill` and `meterstream compare`, in a real database."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pypdfium2
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from infra.cli import bill
+from infra.local import Stack
+from infra.tracing.bill_line import trace_line
+from sinks.bill_drafts import draft
+from sinks.bills import NoBill, issue
+from sinks.contracts import set_contract, set_home
+from sinks.home_meters import set_meter
+from sinks.migrate import migrate
+from sinks.registry import claim_device, resolve_device
+from streams.tariffs.contract import Contract
+from streams.tariffs.errors import BadUsage
+from streams.tariffs.loading import known_tariffs
+from streams.tariffs.month import Month
+
+pytestmark = pytest.mark.stack
+
+FEBRUARY = datetime(2026, 1, 31, 17, tzinfo=UTC)  # midnight in Bangkok
+MARCH = datetime(2026, 2, 28, 17, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def database_url(stack: Stack) -> str:
+    with psycopg.connect(stack.database_url, autocommit=True) as conn:
+        conn.execute("CREATE DATABASE bill_tests")
+    url = stack.database_url.rpartition("/")[0] + "/bill_tests"
+    migrate(url)
+    return url
+
+
+@pytest.fixture
+def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """The home h1 with its meter `Main`, 0.125 kWh a quarter hour in February; a plug `Fridge`."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("TRUNCATE home, device, usage_15m, bill CASCADE")
+        connection.execute("RESET session_replication_role")
+        for name, uwh in (("Main", 125_000_000), ("Fridge", 25_000_000)):
+            address = f"homesync:h1/{name.lower()}"
+            device_id = claim_device(connection, address, name, "h1", "Asia/Bangkok")
+            connection.execute(
+                "WITH c AS (INSERT INTO channel (device_id, name) VALUES (%s, 'total') "
+                "RETURNING channel_id) INSERT INTO usage_15m (channel_id, window_start, "
+                "energy_uwh, export_uwh, readings, quality, why, complete, revision) "
+                "SELECT channel_id, at, %s, 0, 15, 0, 0, true, 1 "
+                "FROM c, generate_series(%s::timestamptz, %s, interval '15 minutes') AS at",
+                [device_id, uwh, FEBRUARY, MARCH - timedelta(minutes=15)],
+            )
+        set_home(connection, "h1", name="บ้านสวน")
+        contract = Contract("mea-1.2", date(2026, 1, 1), 1, Decimal(15))
+        set_contract(connection, "h1", contract, known_tariffs())
+        main = resolve_device(connection, "Main")
+        set_meter(connection, "h1", main, None, "grid", valid_from=FEBRUARY)
+        yield connection
+
+
+@pytest.fixture
+def run(database_url: str, conn: psycopg.Connection[Any]) -> Any:
+    """Run a command line; it must end with `code`. Gives its JSON, or its words."""
+    app = typer.Typer()
+    bill.register(app)
+
+    def one(*arguments: str, code: int = 0) -> Any:
+        result = CliRunner().invoke(app, arguments, env={"METERSTREAM_DATABASE_URL": database_url})
+        assert result.exit_code == code, result.output
+        if code:
+            return result.stderr
+        return json.loads(result.stdout) if "--json" in arguments else result.stdout
+
+    return one
+
+
+FEB = ("--month", "2026-02")
+
+
+def test_a_home_is_billed_by_its_id_and_by_its_meter(run: Any, conn: psycopg.Connection[Any]):
+    made = run("bill", "h1", *FEB, "--json")
+    assert made["issue"]["status"] == "draft"
+    assert (made["tariff"], made["energy_kwh"]) == ("mea-1.2", "336")
+    assert run("bill", "Main", *FEB, "--json") == made
+    with conn.transaction():
+        issue(conn, "h1", draft(conn, known_tariffs(), "h1", Month(2026, 2)))
+    issued = run("bill", "h1", *FEB, "--json")
+    assert (issued["issue"]["version"], issued["total"]) == (1, made["total"])
+    now = issued["issue"]["issued_at"]
+    assert run("bill", "h1", *FEB, "--as-of", now, "--json") == issued
+    assert "had no bill" in run("bill", "h1", *FEB, "--as-of", "2026-01-01", "--json", code=65)
+    assert "version 1" in run("bill", "h1", *FEB)
+
+
+def test_a_plug_is_billed_by_the_tariff_that_is_given(run: Any):
+    assert "give --tariff" in run("bill", "Fridge", *FEB, "--json", code=65)
+    made = run("bill", "Fridge", *FEB, "--tariff", "mea-1.2", "--json")
+    #  28 days of 96 quarter hours of 0.025 kWh
+    assert (made["energy_kwh"], made["contract"]) == ("67.2", None)
+    assert "no tariff is called" in run("bill", "Fridge", *FEB, "--tariff", "x", code=65)
+    assert "nor is a home" in run("bill", "Nobody", *FEB, code=1)
+
+
+def test_a_line_leads_to_the_quarter_hours_that_it_counts(conn: psycopg.Connection[Any]):
+    set_contract(
+        conn, "h1", Contract("mea-1.3.2", date(2026, 1, 1), 1, Decimal(15)), known_tariffs()
+    )
+    with conn.transaction():
+        made = issue(conn, "h1", draft(conn, known_tariffs(), "h1", Month(2026, 2)))
+    assert made is not None
+    names = [line["name"] for line in made.document["lines"]]
+
+    peak = trace_line(conn, known_tariffs(), made.bill_id, names.index("on_peak") + 1)
+    assert peak.agrees
+    #  20 working days of February 2026, none a holiday of the tariff, from 09:00 to 22:00
+    assert len(peak.quarters) == 20 * 13 * 4
+    assert {(one.address, one.channel) for one in peak.quarters} == {("homesync:h1/main", "total")}
+    surcharge = trace_line(conn, known_tariffs(), made.bill_id, names.index("ft") + 1)
+    assert (len(surcharge.quarters), surcharge.agrees) == (2688, True)
+
+    at = peak.quarters[7].start
+    assert peak.chosen(at + timedelta(minutes=14)) == [peak.quarters[7]]
+    with pytest.raises(BadUsage, match="counts no energy at"):
+        peak.chosen(FEBRUARY)
+    conn.execute("UPDATE usage_15m SET energy_uwh = 0 WHERE window_start = %s", [at])
+    assert not trace_line(conn, known_tariffs(), made.bill_id, names.index("on_peak") + 1).agrees
+
+    with pytest.raises(BadUsage, match="is no energy"):
+        trace_line(conn, known_tariffs(), made.bill_id, names.index("vat") + 1)
+    with pytest.raises(NoBill, match="has lines 1 to 5, not 9"):
+        trace_line(conn, known_tariffs(), made.bill_id, 9)
+
+
+def test_csv_and_pdf_say_the_same_as_json(run: Any, tmp_path: Path):
+    made = run("bill", "h1", *FEB, "--json")
+    lines = list(csv.DictReader(io.StringIO(run("bill", "h1", *FEB, "--csv"))))
+    assert lines[-1]["amount"] == made["total"]
+    file = tmp_path / "bill.pdf"
+    run("bill", "h1", *FEB, "--pdf", str(file), "--lang", "th")
+    page = pypdfium2.PdfDocument(file.read_bytes())[0].get_textpage().get_text_bounded()
+    assert f"{Decimal(made['total']):,}" in page
+    assert "2569" in page
+
+
+@pytest.mark.parametrize("subject", ["h1", "Fridge"])
+def test_tariffs_are_compared_cheapest_first(run: Any, subject: str):
+    span = ("--from", "2026-02-01", "--to", "2026-03-01")
+    rows = run("compare", subject, *span, "--tariffs", "mea-1.3.2,mea-1.2", "--json")
+    totals = [Decimal(row["total"]) for row in rows]
+    assert totals == sorted(totals)
+    own = next(row for row in rows if row["tariff"] == "mea-1.2")
+    assert own["total"] == run("bill", subject, *FEB, "--tariff", "mea-1.2", "--json")["total"]
+    assert all(row["reason"] for row in rows)
+    assert "mea-1.1" in run("compare", subject, *span)
+
+
+def test_a_comparison_that_cannot_be_made_says_why(run: Any):
+    empty = ("--from", "2026-02-02", "--to", "2026-02-01")
+    assert "before" in run("compare", "Fridge", *empty, code=65)
+    early = ("--from", "2019-02-01", "--to", "2019-03-01", "--tariffs", "mea-1.2")
+    assert "the rates of 2019-02 are not known" in run("compare", "Fridge", *early, code=65)
