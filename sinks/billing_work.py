@@ -155,13 +155,13 @@ def reachable(conn: psycopg.Connection[Any], since: Progress, tariffs_sha256: st
     The roll-up is one writer: its transactions commit in the order of `changed_at`. Contracts and
     meters have many; `changed` looks at a minute of theirs twice.
     """
-    row = conn.execute(
+    rows = conn.execute(
         "SELECT coalesce(max(changed_at), %(since)s::timestamptz), now() FROM usage_15m "
         "WHERE changed_at > %(since)s::timestamptz",
         {"since": since.ledger_until},
-    ).fetchone()
-    assert row is not None
-    return Progress(*row, tariffs_sha256)
+    ).fetchall()
+    ((ledger_until, now),) = rows
+    return Progress(ledger_until, now, tariffs_sha256)
 
 
 def changed(conn: psycopg.Connection[Any], since: Progress) -> list[HomeMonth]:

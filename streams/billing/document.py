@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ class Measured:
     """A cycle's ledger with the `schemas.usage.Quality` of each of its quarter hours."""
 
     ledger: Ledger
-    quality: NDArray[np.int8]
+    quality: NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def _versions(catalogue: Catalogue, rates: MonthRates, cycle: Cycle) -> dict[str
 def _days(rates: MonthRates, measured: Measured) -> list[dict[str, object]]:
     """The civil days of the tariff's zone, in order."""
     ledger = measured.ledger
-    told = []
+    told: list[dict[str, object]] = []
     for low, high in pairwise(day_edges(rates, ledger.start, ledger.end)):
         span = slice((low - ledger.start) // QUARTER, (high - ledger.start) // QUARTER)
         energy = ledger.energy_uwh[span]
@@ -160,7 +161,7 @@ def _by_period(
 
 
 def _by_quality(
-    energy_uwh: NDArray[np.int64], quality: NDArray[np.int8]
+    energy_uwh: NDArray[np.int64], quality: NDArray[np.integer[Any]]
 ) -> dict[str, dict[str, object]]:
     """Energy and number of quarter hours by how they were come by; absent ones are left out."""
     codes = _CODES[quality]
