@@ -72,6 +72,15 @@ SECTIONS = {
         ),
         "sink",
     ),
+    "rating": Section(
+        "Rating: from ledgers to bills",
+        "A year of quarter hours a home, each with its own reading day, by blocks and by two "
+        "tariffs by time of use; one core, no servers. After a late day, of one home and one "
+        "tariff: that day alone is measured and added to its cycle's kept days, beside doing the "
+        "cycle, or the year, whole.",
+        "cost to that of the day",
+        (Column("cpu_ms", "CPU ms", 2), Column("cpu_us_per_rating", "CPU µs a bill", 1)),
+    ),
     "end-to-end": Section(
         "End to end: from publish to committed row",
         "The swarm runs on the same cores; every reading is accounted for afterwards. Latency ends "

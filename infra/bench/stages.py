@@ -22,6 +22,7 @@ class Stage(StrEnum):
     UPLINK = "uplink"
     STREAM = "stream"
     SINK = "sink"
+    RATING = "rating"
     END_TO_END = "end-to-end"
     GROWTH_DEVICES = "growth-devices"
     GROWTH_STORED = "growth-stored"
@@ -38,6 +39,7 @@ class Sizes:
     messages: int = 200_000
     readings: int = 1_000_000
     rows: int = 400_000
+    homes: int = 1_000
     seconds: float = 300.0
     latency_seconds: float = 60.0
     growth_readings: int = 3_600_000
@@ -140,6 +142,12 @@ def _sink(sizes: Sizes, folder: Path, progress: Progress) -> Measured:
         return sink.measure(stack, sizes.rows, sizes.repeats_of(Stage.SINK), progress), True
 
 
+def _rating(sizes: Sizes, _folder: Path, progress: Progress) -> Measured:
+    from infra.bench import rating
+
+    return rating.measure(sizes.homes, sizes.repeats_of(Stage.RATING), progress), True
+
+
 def _end_to_end(sizes: Sizes, folder: Path, progress: Progress) -> Measured:
     from infra.bench import end_to_end
 
@@ -184,6 +192,7 @@ _STAGES: dict[Stage, Callable[[Sizes, Path, Progress], Measured]] = {
     Stage.UPLINK: _uplink,
     Stage.STREAM: _stream,
     Stage.SINK: _sink,
+    Stage.RATING: _rating,
     Stage.END_TO_END: _end_to_end,
     Stage.GROWTH_DEVICES: _growth_devices,
     Stage.GROWTH_STORED: _growth_stored,
@@ -192,6 +201,7 @@ _OWN_SIZES = {
     Stage.UPLINK: {"messages"},
     Stage.STREAM: {"readings"},
     Stage.SINK: {"rows"},
+    Stage.RATING: {"homes"},
     Stage.END_TO_END: {"seconds", "latency_seconds", "workers"},
     Stage.GROWTH_DEVICES: {"growth_readings", "devices", "workers"},
     Stage.GROWTH_STORED: {"growth_readings", "stored", "workers"},

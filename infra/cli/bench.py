@@ -21,6 +21,7 @@ class Wanted(StrEnum):
     UPLINK = "uplink"
     STREAM = "stream"
     SINK = "sink"
+    RATING = "rating"
     END_TO_END = "end-to-end"
     GROWTH = "growth"
     GROWTH_DEVICES = "growth-devices"
@@ -55,6 +56,7 @@ def bench(
         int, typer.Option("--readings", min=100_000, help="Of the stream stage.")
     ] = 1_000_000,
     rows: Annotated[int, typer.Option("--rows", min=20_000, help="Of the sink stage.")] = 400_000,
+    homes: Annotated[int, typer.Option("--homes", min=1, help="Of the rating stage.")] = 1_000,
     growth_readings: Annotated[
         int, typer.Option("--growth-readings", min=100_000, help="Of each size of growth.")
     ] = 3_600_000,
@@ -85,6 +87,7 @@ def bench(
         messages=messages,
         readings=readings,
         rows=rows,
+        homes=homes,
         seconds=seconds,
         latency_seconds=latency_seconds,
         growth_readings=growth_readings,

@@ -151,7 +151,8 @@ def test_csv_and_pdf_say_the_same_as_json(run: Any, tmp_path: Path):
     run("bill", "h1", *FEB, "--pdf", str(file), "--lang", "th")
     page = pypdfium2.PdfDocument(file.read_bytes())[0].get_textpage().get_text_bounded()
     assert f"{Decimal(made['total']):,}" in page
-    assert "2569" in page
+    assert "รอบบิล" in page
+    assert "homesync:h1/main total" in page
 
 
 @pytest.mark.parametrize("subject", ["h1", "Fridge"])
