@@ -233,20 +233,29 @@ class Store:
             repairs.append(Redone(channel_id, start, end, redo.offset, told))
         register_repairs.replace(conn, repairs)
         stored = usage_windows.stored_windows(conn, ranges)
+        # As stored, then as each span leaves it: a later one may take back what one changed.
+        now: dict[int, tuple[dict[int, MinuteRecord], dict[tuple[int, int], GapRecord]]] = {}
+        for (channel_id, _, _), (old, old_gaps) in zip(ranges, stored, strict=True):
+            minutes_now, gaps_now = now.setdefault(channel_id, ({}, {}))
+            minutes_now.update(old)
+            gaps_now.update(old_gaps)
         changed_minutes: dict[tuple[int, int], tuple[MinuteRecord, int]] = {}
         changed_gaps: list[tuple[GapRecord, int]] = []
-        for redo, new, new_gaps, (old, old_gaps) in zip(redos, minutes, gaps, stored, strict=True):
-            for start_us in old.keys() - new.keys():
-                new[start_us] = _emptied(old[start_us])
-            for key in old_gaps.keys() - new_gaps.keys():
-                new_gaps[key] = old_gaps[key]._replace(energy_uwh=0, export_uwh=0)
+        for redo, one, new, new_gaps in zip(redos, ranges, minutes, gaps, strict=True):
+            channel_id, start, end = one
+            minutes_now, gaps_now = now[channel_id]
+            for start_us in [at for at in minutes_now if start <= at < end and at not in new]:
+                new[start_us] = _emptied(minutes_now[start_us])
+            for key in [k for k in gaps_now if start <= k[0] < end and k not in new_gaps]:
+                new_gaps[key] = gaps_now[key]._replace(energy_uwh=0, export_uwh=0)
             for start_us in sorted(new):
-                if old.get(start_us) != new[start_us]:
-                    key = (redo.channel.channel_id, start_us)
-                    changed_minutes[key] = (new[start_us], redo.offset)
-            changed_gaps += [
-                (gap, redo.offset) for key, gap in new_gaps.items() if old_gaps.get(key) != gap
-            ]
+                if minutes_now.get(start_us) != new[start_us]:
+                    minutes_now[start_us] = new[start_us]
+                    changed_minutes[channel_id, start_us] = (new[start_us], redo.offset)
+            for key, gap in new_gaps.items():
+                if gaps_now.get(key) != gap:
+                    gaps_now[key] = gap
+                    changed_gaps.append((gap, redo.offset))
         return list(changed_minutes.values()), changed_gaps
 
     def _store_announcements(self, work: Work, changed: Changed) -> None:

@@ -1,4 +1,4 @@
-"""Repairs in the table are those that the readings tell, however they came and were cut."""
+"""Windows and repairs in the tables are those of the readings, however they came and were cut."""
 
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -190,6 +190,43 @@ def test_a_repair_that_a_late_reading_explains_away_is_gone_and_others_keep_thei
     assert [one[4] for one in stored(db)] == [Why.REGISTER_SPIKE]
     store(db, log.waiting, [before, len(log.waiting)])
     assert stored(db) == []
+
+
+def test_repairs_of_a_transaction_whose_answer_was_lost_are_stored_once(db: Connection):
+    log = Log()
+    for k, wh in enumerate([100, 101, 0.5, 1.5, 2.5]):
+        log.reading(5.0 * k, seq=k + 1, import_total_wh=float(wh))
+    log.tick(500)
+    empty(db)
+    work = work_of(worker(db), log.waiting)
+    Store(db).store(work, {})
+    once = stored(db)
+    Store(db).store(work, {})
+    assert stored(db) == once
+    assert len(once) == 1
+
+
+def test_a_window_that_a_late_reading_changed_and_the_next_one_changed_back(db: Connection):
+    #  100 W each minute; 1000 W at 2:15 changes the line from 1:30 on, then 100 W at 2:00 holds it
+    log = Log()
+    for k in range(8):
+        log.reading(30 + 60.0 * k, seq=k + 1, power_w=100.0)
+    log.tick(900)
+    before = len(log.waiting)
+    for seq, (at_s, power_w) in enumerate([(135.0, 1000.0), (120.0, 100.0)]):
+        log.reading(at_s, seq=20 + seq, received_s=900, power_w=power_w)
+        log.tick(901 + seq)
+    records = log.waiting
+    outcomes = []
+    for ends in ([before, before + 2, before + 4], [before, before + 4]):
+        store(db, records, ends)
+        outcomes.append(
+            db.execute(
+                "SELECT energy_uwh, readings, quality FROM usage_1m ORDER BY window_start"
+            ).fetchall()
+        )
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][1] == (1_666_667, 1, 1), "100 W for a minute"
 
 
 def test_a_worker_that_was_replaced_stores_no_repair(db: Connection):
