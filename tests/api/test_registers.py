@@ -159,7 +159,7 @@ async def test_more_days_than_can_be_compared_at_once_are_refused(
         f"{URL}/reconciliation?from=2026-01-01T00:00:00Z&to=2026-03-01T00:00:00Z"
     )
     assert answer.status_code == 422
-    assert "60 days; 31 can be compared at once" in answer.json()["detail"]
+    assert "60 days of 2 channels are more than 62" in answer.json()["detail"]
 
 
 def test_every_outcome_is_in_the_contract():
