@@ -8,16 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from psycopg.rows import args_row, class_row
+from psycopg.rows import class_row
 
 from schemas.units import QUARTER_US
 from schemas.usage import Quality
+from sinks.ledger_columns import ChannelColumns, Counted, ledger_from, meter_columns
 from sinks.registry import check_zone, summed_channels
 from streams.tariffs.catalogue import Catalogue
 from streams.tariffs.contract import Contract
@@ -207,13 +208,6 @@ def _check_tariff_zone(home: Home, tariff: Tariff) -> None:
 # ---------------------------------------------------------------- the ledger of a home
 
 
-class _Meter(NamedTuple):
-    device_id: int
-    channel: str
-    low: datetime
-    high: datetime
-
-
 @dataclass(frozen=True, slots=True)
 class HomeLedger:
     """The quarter hours of a home's meters, and how far they can be trusted.
@@ -261,11 +255,9 @@ def ledger_of(
     one counts beside its own parts.
     """
     start, end = _interval(start, end)
-    _check_meters(home_id, role, start, end, _meters_within(conn, home_id, role, start, end))
-    found, always_metered = _read_ledger(conn, home_id, start, end, role)
-    if not always_metered:
-        raise NoMeter(f"the meters of home {home_id!r} have just changed; ask once more")
-    return found
+    found = meter_columns(conn, home_id, role, start, end)
+    check_meters(home_id, role, start, end, [one.counted for one in found])
+    return _sum(start, end, found)
 
 
 def production_of(
@@ -276,80 +268,31 @@ def production_of(
     Raises BadInterval and AmbiguousMeters.
     """
     start, end = _interval(start, end)
-    meters = _meters_within(conn, home_id, "production", start, end)
-    for low, valid in _valid_together(start, end, meters):
+    found = meter_columns(conn, home_id, "production", start, end)
+    for low, valid in _valid_together(start, end, [one.counted for one in found]):
         check_parts(home_id, [(m.device_id, m.channel) for m in valid], low)
-    return _read_ledger(conn, home_id, start, end, "production")[0] if meters else None
+    return _sum(start, end, found) if found else None
 
 
-def _read_ledger(
-    conn: psycopg.Connection[Any], home_id: str, start: datetime, end: datetime, role: Role
-) -> tuple[HomeLedger, bool]:
-    """The ledger, and whether a meter counted at each of its quarter hours."""
-    rows = conn.execute(
-        _LEDGER, {"home_id": home_id, "role": role, "start": start, "end": end}
-    ).fetchall()
-    columns = np.array([row[:5] for row in rows], np.int64).T
-    energy, export, quality, complete, metered = map(np.ascontiguousarray, columns)
-    starts = _us(start) + np.arange(len(rows), dtype=np.int64) * QUARTER_US
-    found = HomeLedger(
-        Ledger.of_columns(start, end, starts, energy, export),
-        quality.astype(np.int8),
-        complete.astype(np.bool_),
-        max((row[5] for row in rows if row[5] is not None), default=None),
+def _sum(start: datetime, end: datetime, found: Sequence[ChannelColumns]) -> HomeLedger:
+    first, *others = found
+    energy, export = first.energy_uwh, first.export_uwh
+    quality, complete = first.quality, first.complete
+    for other in others:
+        energy, export = energy + other.energy_uwh, export + other.export_uwh
+        quality, complete = np.maximum(quality, other.quality), complete & other.complete
+    return HomeLedger(
+        ledger_from(start, end, energy, export),
+        quality,
+        complete,
+        max((one.changed_at for one in found if one.changed_at is not None), default=None),
     )
-    return found, bool(metered.all())
 
 
-# A quarter hour without a row is complete once the stream has passed it and nothing waits to be
-# rolled up: its channel was silent.
-_LEDGER = f"""
-    WITH meter AS MATERIALIZED (
-        SELECT h.channel_id, h.valid_from, coalesce(h.valid_to, 'infinity') AS valid_to,
-               s.complete_until
-        FROM home_meter h LEFT JOIN channel_state s USING (channel_id)
-        WHERE h.home_id = %(home_id)s AND h.role = %(role)s
-          AND h.valid_from < %(end)s AND coalesce(h.valid_to, 'infinity') > %(start)s
-    ), marked AS MATERIALIZED (
-        SELECT DISTINCT channel_id, quarter_hour FROM rollup_dirty
-        WHERE channel_id IN (SELECT channel_id FROM meter)
-          AND quarter_hour >= %(start)s AND quarter_hour < %(end)s
-    )
-    SELECT coalesce(sum(u.energy_uwh), 0)::bigint, coalesce(sum(u.export_uwh), 0)::bigint,
-           max(CASE WHEN m.channel_id IS NULL THEN 0 ELSE coalesce(u.quality, {Quality.GAP:d})
-               END)::int,
-           bool_and(m.channel_id IS NULL
-                    OR (d.channel_id IS NULL
-                        AND coalesce(u.complete, m.complete_until >= q.at + interval '15 minutes',
-                                     false)))::int,
-           bool_and(m.channel_id IS NOT NULL)::int, max(u.changed_at)
-    FROM generate_series(%(start)s::timestamptz, %(end)s::timestamptz - interval '15 minutes',
-                         interval '15 minutes') AS q (at)
-    LEFT JOIN meter m ON q.at >= m.valid_from AND q.at < m.valid_to
-    LEFT JOIN usage_15m u ON u.channel_id = m.channel_id AND u.window_start = q.at
-                         AND u.window_start >= %(start)s AND u.window_start < %(end)s
-    LEFT JOIN marked d ON d.channel_id = m.channel_id AND d.quarter_hour = q.at
-    GROUP BY q.at ORDER BY q.at"""
-
-
-def _meters_within(
-    conn: psycopg.Connection[Any], home_id: str, role: Role, start: datetime, end: datetime
-) -> list[_Meter]:
-    with conn.cursor(row_factory=args_row(_Meter)) as cursor:
-        return cursor.execute(
-            """
-            SELECT c.device_id, c.name, greatest(h.valid_from, %(start)s),
-                   least(coalesce(h.valid_to, 'infinity'), %(end)s)
-            FROM home_meter h JOIN channel c USING (channel_id)
-            WHERE h.home_id = %(home_id)s AND h.role = %(role)s
-              AND h.valid_from < %(end)s AND coalesce(h.valid_to, 'infinity') > %(start)s""",
-            {"home_id": home_id, "role": role, "start": start, "end": end},
-        ).fetchall()
-
-
-def _check_meters(
-    home_id: str, role: Role, start: datetime, end: datetime, meters: Sequence[_Meter]
+def check_meters(
+    home_id: str, role: Role, start: datetime, end: datetime, meters: Sequence[Counted]
 ) -> None:
+    """Raises NoMeter and AmbiguousMeters, as `ledger_of` does, for these counted channels."""
     for low, valid in _valid_together(start, end, meters):
         if not valid:
             raise NoMeter(
@@ -361,8 +304,8 @@ def _check_meters(
 
 
 def _valid_together(
-    start: datetime, end: datetime, meters: Sequence[_Meter]
-) -> Iterator[tuple[datetime, list[_Meter]]]:
+    start: datetime, end: datetime, meters: Sequence[Counted]
+) -> Iterator[tuple[datetime, list[Counted]]]:
     """From when on which meters count, within `[start, end)`."""
     edges = sorted({start, end, *(m.low for m in meters), *(m.high for m in meters)})
     for low, high in pairwise(edges):

@@ -10,7 +10,8 @@ import msgspec
 import psycopg
 
 from schemas.cost import BudgetAlert, BudgetPeriod, HomeCost
-from sinks.contracts import AmbiguousMeters, NoMeter, _check_meters, _Meter
+from sinks.contracts import AmbiguousMeters, NoMeter, check_meters
+from sinks.ledger_columns import Counted
 from streams.cost.budgets import Budget, Standing
 from streams.cost.days import Span
 from streams.cost.home import Assessed, StandingKey
@@ -110,7 +111,7 @@ def load_homes(conn: Connection, home_ids: Sequence[str]) -> list[HomeRow]:
             [Contract(*row) for row in contracts.get(home_id, ())],
             [_budget(*row) for row in budgets.get(home_id, ())],
             {(row[0], row[1]): Standing(*row[1:]) for row in standings.get(home_id, ())},
-            _meter_problem(home_id, [_Meter(*row) for row in meters.get(home_id, ())]),
+            _meter_problem(home_id, [Counted(*row) for row in meters.get(home_id, ())]),
             home_id in meters,
         )
         for home_id, ((zone, at),) in homes.items()
@@ -176,7 +177,7 @@ def _budget(budget_id: int, name: str, period: str, *rest: Any) -> Budget:
     return Budget(budget_id, name, BudgetPeriod(period), *rest)
 
 
-def _meter_problem(home_id: str, meters: Sequence[_Meter]) -> MeterProblem:
+def _meter_problem(home_id: str, meters: Sequence[Counted]) -> MeterProblem:
     def problem(span: Span) -> str | None:
         within = [
             meter._replace(low=max(meter.low, span.start), high=min(meter.high, span.end))
@@ -184,7 +185,7 @@ def _meter_problem(home_id: str, meters: Sequence[_Meter]) -> MeterProblem:
             if meter.low < span.end and meter.high > span.start
         ]
         try:
-            _check_meters(home_id, "grid", span.start, span.end, within)
+            check_meters(home_id, "grid", span.start, span.end, within)
         except (NoMeter, AmbiguousMeters) as error:
             return str(error)
         return None

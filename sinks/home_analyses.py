@@ -6,14 +6,13 @@ and what `sinks.contracts.ledger_of` raises.
 
 from collections.abc import Iterator
 from datetime import date, datetime
-from itertools import groupby
 from typing import Any
 
-import numpy as np
 import psycopg
 
 from sinks.contracts import HomeError, contracts, find_home, ledger_of, production_of
 from sinks.emissions import factors_of
+from sinks.ledger_columns import circuit_columns, ledger_from
 from streams.analysis.carbon import footprint
 from streams.analysis.circuits import Circuit, compare
 from streams.analysis.demand import demand, monthly_demand
@@ -22,7 +21,6 @@ from streams.analysis.peak_use import by_period, peak_use
 from streams.analysis.solar import solar
 from streams.tariffs.contract import Contract
 from streams.tariffs.errors import TariffError
-from streams.tariffs.ledger import Ledger
 from streams.tariffs.loading import known_tariffs
 
 DEFAULT_REGION = "TH"
@@ -124,21 +122,18 @@ def solar_of(conn: Database, home_id: str, start: datetime, end: datetime) -> Do
 
 
 def _circuits(conn: Database, home_id: str, start: datetime, end: datetime) -> Iterator[Circuit]:
-    rows = conn.execute(
-        """
-        SELECT c.channel_id, d.device_id, coalesce(d.name, d.address), c.name,
-               to_us(u.window_start), u.energy_uwh, u.export_uwh
-        FROM device d JOIN channel c USING (device_id) JOIN usage_15m u USING (channel_id)
-        WHERE (d.home_id = %(home_id)s
-               OR c.channel_id IN (SELECT channel_id FROM home_meter WHERE home_id = %(home_id)s))
-          AND u.window_start >= %(start)s AND u.window_start < %(end)s
-        ORDER BY c.channel_id""",
-        {"home_id": home_id, "start": start, "end": end},
+    """The channels that have anything in this time."""
+    found = [one for one in circuit_columns(conn, home_id, start, end) if one.changed_at]
+    called: dict[int, str] = dict(
+        conn.execute(
+            "SELECT device_id, coalesce(name, address) FROM device WHERE device_id = ANY (%s)",
+            [[one.counted.device_id for one in found]],
+        ).fetchall()
     )
-    for (_, device_id, called, channel), group in groupby(rows, key=lambda row: row[:4]):
-        columns = np.array([row[4:] for row in group], np.int64).T
-        ledger = Ledger.of_columns(start, end, *columns)
-        yield Circuit(device_id, called, channel, ledger)
+    for one in found:
+        ledger = ledger_from(start, end, one.energy_uwh, one.export_uwh)
+        device_id, channel = one.counted.device_id, one.counted.channel
+        yield Circuit(device_id, called[device_id], channel, ledger)
 
 
 def _document(**values: object) -> Document:
