@@ -1,0 +1,130 @@
+"""`python -m streams.billing` beside a real database: killed, cut off, and two of them."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+
+from infra.local import Stack
+from infra.local.settings import PROJECT_ROOT
+from sinks.contracts import set_contract, set_home
+from sinks.migrate import migrate
+from streams.tariffs.contract import Contract
+from streams.tariffs.loading import known_tariffs
+
+pytestmark = pytest.mark.stack
+
+HOMES = 25
+FEBRUARY = datetime(2025, 1, 31, 17, tzinfo=UTC)  # midnight in Bangkok
+MARCH = datetime(2025, 2, 28, 17, tzinfo=UTC)
+LONGEST_S = 200.0
+
+
+@pytest.fixture
+def conn(stack: Stack) -> Iterator[psycopg.Connection[Any]]:
+    """A database of homes that each used 168 kWh in February 2025; no process looks at it yet."""
+    with psycopg.connect(stack.database_url, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE billing_tests")
+    url = stack.database_url.rpartition("/")[0] + "/billing_tests"
+    migrate(url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        for number in range(HOMES):
+            home_id = f"h{number:02d}"
+            set_home(connection, home_id)
+            contract = Contract("mea-1.2", date(2025, 2, 1), 1, Decimal(15))
+            set_contract(connection, home_id, contract, known_tariffs())
+            connection.execute(
+                "WITH d AS (INSERT INTO device (address, family) VALUES (%s, 'homesync') "
+                "RETURNING device_id), "
+                "c AS (INSERT INTO channel (device_id, name) SELECT device_id, 'total' FROM d "
+                "RETURNING channel_id), "
+                "m AS (INSERT INTO home_meter (home_id, channel_id, role, valid_from, valid_to) "
+                "SELECT %s, channel_id, 'grid', %s, %s FROM c) "
+                "INSERT INTO usage_15m (channel_id, window_start, energy_uwh, export_uwh, "
+                "readings, quality, why, complete, revision) "
+                "SELECT channel_id, at, 62500000, 0, 15, 0, 0, true, 1 "
+                "FROM c, generate_series(%s::timestamptz, %s, interval '15 minutes') AS at",
+                [
+                    *(f"homesync:{home_id}/meter", home_id, FEBRUARY, MARCH),
+                    *(FEBRUARY, MARCH - timedelta(minutes=15)),
+                ],
+            )
+        yield connection
+
+
+@pytest.fixture
+def start(conn: psycopg.Connection[Any]) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
+    """Start one more billing process; all are ended with the test."""
+    running: list[subprocess.Popen[bytes]] = []
+    environment = {
+        **os.environ,
+        "METERSTREAM_DATABASE_URL": f"postgresql://{conn.info.user}@{conn.info.host}:"
+        f"{conn.info.port}/{conn.info.dbname}",
+        "METERSTREAM_METRICS_PORT": "0",
+        "METERSTREAM_BILLING_PAUSE_S": "0.2",
+        "METERSTREAM_BILLING_QUIET_S": "0",
+    }
+
+    def one() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "streams.billing"]
+        process = subprocess.Popen(
+            command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.DEVNULL
+        )
+        running.append(process)
+        return process
+
+    yield one
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_each_bill_is_issued_once_through_kills_a_rival_and_a_cut_connection(
+    conn: psycopg.Connection[Any], start: Callable[[], "subprocess.Popen[bytes]"]
+):
+    def bills(version: int) -> int:
+        query = "SELECT count(*) FROM bill WHERE version = %s"
+        ((count,),) = conn.execute(query, [version]).fetchall()
+        return int(count)
+
+    def wait_for(count: int, version: int) -> None:
+        deadline = time.monotonic() + LONGEST_S
+        while bills(version) < count:
+            assert time.monotonic() < deadline, f"{bills(version)} of {count} bills"
+            time.sleep(0.05)
+
+    first = start()
+    wait_for(1, 1)
+    first.kill()
+    first.wait()
+    assert bills(1) < HOMES, "killed too late to say anything"
+
+    second, third = start(), start()
+    wait_for(HOMES, 1)
+
+    conn.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'meterstream-billing' AND datname = current_database()"
+    )
+    conn.execute(
+        "UPDATE usage_15m SET energy_uwh = 0, revision = 2, changed_at = now() "
+        "WHERE window_start = %s AND channel_id <= 3",
+        [FEBRUARY],
+    )
+    wait_for(3, 2)
+    for process in (second, third):
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(LONGEST_S) == 0
+    assert (bills(1), bills(2), bills(3)) == (HOMES, 3, 0)
+    ((differing,),) = conn.execute(
+        "SELECT count(DISTINCT total) FROM bill WHERE version = 1"
+    ).fetchall()
+    assert differing == 1
