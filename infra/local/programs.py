@@ -111,6 +111,12 @@ OWN = (
         priority=65,
     ),
     Program(
+        name="billing",
+        command=(sys.executable, "-m", "streams.billing"),
+        metrics_port="billing_metrics_port",
+        priority=66,
+    ),
+    Program(
         name="api",
         command=(sys.executable, "-m", "api"),
         ports=("api_port",),

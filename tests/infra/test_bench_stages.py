@@ -133,8 +133,8 @@ def test_every_process_of_the_pipeline_has_a_clock(tmp_path: Path):
         whole.wipe()
 
     assert list(read) == [
-        *("swarm", "mosquitto", "uplink", "worker-0", "worker-1", "rollup", "cost", "api"),
-        *("kafka", "postgres", "probe"),
+        *("swarm", "mosquitto", "uplink", "worker-0", "worker-1", "rollup", "cost", "billing"),
+        *("api", "kafka", "postgres", "probe"),
     ]
     assert all(cpu_s > 0 for name, cpu_s in read.items() if name != "mosquitto"), read
 

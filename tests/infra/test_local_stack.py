@@ -134,6 +134,7 @@ def test_the_command_line_starts_reports_and_wipes(empty: StackSettings):
         "worker": "absent",
         "rollup": "absent",
         "cost": "absent",
+        "billing": "absent",
         "api": "absent",
     }
     kafka = next(one for one in listed if one["name"] == "kafka")
