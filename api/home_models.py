@@ -39,6 +39,10 @@ class Home(Answer):
     zone: str
 
 
+class Homes(Answer):
+    items: list[Home]
+
+
 class Contract(Answer):
     """It holds for cycles that begin on `valid_from` or later, until the next one's."""
 

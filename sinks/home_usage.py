@@ -13,7 +13,7 @@ import numpy as np
 import psycopg
 
 from schemas.usage import Quality
-from sinks.contracts import Home, HomeLedger, contracts, ledger_of, production_of
+from sinks.contracts import BadInterval, Home, HomeLedger, contracts, ledger_of, production_of
 from streams.analysis.buckets import HomeBucket, Span, first_quarters, spans_of, sums
 from streams.tariffs.errors import BadUsage
 from streams.tariffs.rating import shortest
@@ -43,8 +43,11 @@ def home_usage(
 ) -> list[HomeUsage]:
     """The whole buckets that touch `[start, end)`, oldest first.
 
-    Raises BadUsage for cycles of a home that has no contract then, and what `ledger_of` raises.
+    Raises BadInterval; BadUsage for cycles of a home that has no contract then; and what
+    `ledger_of` raises.
     """
+    if start >= end:
+        raise BadInterval(f"{start.isoformat()} is not before {end.isoformat()}; give a range")
     spans = spans_of(bucket, start, end, home.zone_info, contracts(conn, home.home_id))
     if not spans:
         raise BadUsage(
@@ -98,8 +101,13 @@ def csv_of(rows: Iterable[HomeUsage], zone: ZoneInfo) -> str:
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(CSV_COLUMNS)
     for row in rows:
-        writer.writerow(_cell(getattr(row, name), zone) for name in CSV_COLUMNS)
+        writer.writerow(cells(row, zone))
     return text.getvalue()
+
+
+def cells(row: HomeUsage, zone: ZoneInfo) -> list[object]:
+    """The values of CSV_COLUMNS."""
+    return [_cell(getattr(row, name), zone) for name in CSV_COLUMNS]
 
 
 def _cell(value: object, zone: ZoneInfo) -> object:

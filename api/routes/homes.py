@@ -25,8 +25,8 @@ _GONE: dict[int | str, dict[str, Any]] = {204: {"description": "It is gone."}}
 
 
 @router.get("/homes", operation_id="listHomes", summary="List homes")
-def list_homes(conn: Reading) -> list[models.Home]:
-    return [_home(home) for home in contracts.list_homes(conn)]
+def list_homes(conn: Reading) -> models.Homes:
+    return models.Homes(items=[_home(home) for home in contracts.list_homes(conn)])
 
 
 @router.get(

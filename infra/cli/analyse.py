@@ -1,15 +1,13 @@
 """`meterstream analyse`: what a home's ledger tells; `carbon`: the emission factors for it."""
 
 import json
-from datetime import UTC
 from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
 
-from infra.cli.homes import HomeId, Json, database, print_table, tell
 from infra.cli.rate import decimal_of
-from infra.cli.usage import instant_of
+from infra.cli.rows import HomeId, Json, database, instant_at, print_table, tell
 
 
 def register(app: typer.Typer) -> None:
@@ -42,8 +40,7 @@ def analyse(
 
     with database() as conn:
         zone = find_home(conn, home).zone_info
-        start = instant_of(from_, zone, "--from").astimezone(UTC)
-        end = instant_of(to, zone, "--to").astimezone(UTC)
+        start, end = instant_at(from_, zone, "--from"), instant_at(to, zone, "--to")
         ledger_of(conn, home, start, end)  # without one there is nothing to analyse
         found: dict[str, Any] = {
             "demand": analyses.demand_of(conn, home, start, end),

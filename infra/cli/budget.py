@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.homes import HomeId, Json, database, tell
 from infra.cli.rate import decimal_of
+from infra.cli.rows import HomeId, Json, database, tell
 
 if TYPE_CHECKING:
     import psycopg

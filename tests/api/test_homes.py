@@ -59,7 +59,9 @@ async def test_a_home_is_set_up_once_and_changed_by_what_is_said(client: httpx.A
     assert made == {"home_id": "h1", "name": "บ้าน", "zone": "Asia/Bangkok"}
     assert await put(client, "", zone="Europe/Berlin") == made | {"zone": "Europe/Berlin"}
     assert await get(client, "") == made | {"zone": "Europe/Berlin"}
-    assert (await client.get("/api/v1/homes")).json() == [made | {"zone": "Europe/Berlin"}]
+    assert (await client.get("/api/v1/homes")).json() == {
+        "items": [made | {"zone": "Europe/Berlin"}]
+    }
     refused = await put(client, "", 422, zone="Asia/Bangkog")
     assert "did you mean Asia/Bangkok" in refused["detail"]
     await put(client, "", 422, name="a\0b")

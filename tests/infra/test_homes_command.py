@@ -68,6 +68,7 @@ def test_a_home_is_set_up_from_the_command_line(run: Any):
         "name": "House",
         "zone": "Asia/Bangkok",
     }
+    assert [one["home_id"] for one in run("home", "list", "--json")] == ["h1"]
     contract = ("contract", "set", "h1", "--tariff", "mea-1.2", "--from", "2026-01-01")
     assert "ampere" in run(*contract, code=65)
     (held,) = run(*contract, "--ampere", "15", "--cycle-day", "5", "--json")
@@ -134,6 +135,13 @@ def test_a_home_is_analysed(run: Any, conn: psycopg.Connection):
     )
     found = run("analyse", "h1", *interval, "--tariff", "mea-1.3.1", "--json")
     assert found["demand"]["whole"]["max_kw"] == "8"
+    (day,) = run("home", "usage", "h1", *interval, "--json")
+    assert (day["label"], day["energy_kwh"], day["max_kw"]) == ("2026-02-06", "2", "8")
+    assert "2026-02-06,2,0,,8,measured,95" in run("home", "usage", "h1", *interval, "--csv")
+    assert "set a contract" in run("home", "usage", "h1", *interval, "--bucket", "cycle", code=65)
+    assert "2026-02" in run("home", "usage", "h1", *interval, "--bucket", "1mo")
+    backward = ("--from", "2026-02-07", "--to", "2026-02-06")
+    assert "give a range" in run("home", "usage", "h1", *backward, code=65)
     assert found["peaks"]["busiest_hour"] == "19"
     assert {one["name"]: one["share"] for one in found["peaks"]["periods"]} == {
         "on_peak": "1",
