@@ -130,7 +130,7 @@ def run_faults(
             account = load.finish(told, most_named=MOST_NAMED)
         except (LoadFailed, NotFinal) as error:
             raise LoadFailed("; ".join([*failures, str(error)])) from error
-    if not account.ok:
+    if failures or not account.ok:
         failures += _evidence(rig, folder, told)
     told("looking at offsets and topics", 0, 0)
     failures += [f"{one.channel} {one.at}: {one.text}" for one in account.failures[:MOST_SAID]]
