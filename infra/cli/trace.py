@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
@@ -12,6 +12,8 @@ from infra.cli.usage import LEAST_WIDTH, instant_of
 from schemas.usage import Quality
 
 if TYPE_CHECKING:
+    import psycopg
+
     from infra.tracing.bucket import BucketTrace, TracedReading
 
 _PREVIEW_BYTES = 100
@@ -53,15 +55,13 @@ def trace(
         return
     if device is None or at is None:
         raise typer.BadParameter("give DEVICE and --at, or --bill and --line")
-    import psycopg
-
     from infra.cli.endings import told
     from infra.tracing.bucket import ManyChannels, trace_bucket
     from infra.tracing.document import document
-    from schemas.connections import DatabaseConnection, KafkaConnection
+    from schemas.connections import KafkaConnection
     from sinks.registry import resolve_device
 
-    with told(), psycopg.connect(DatabaseConnection().url) as conn:
+    with told(), _database() as conn:
         found = resolve_device(conn, device)
         zone = ZoneInfo(found.zone)
         instant = instant_of(at, zone, "--at")
@@ -77,17 +77,15 @@ def trace(
 
 
 def _trace_line(bill: int, number: int, at: str | None, as_json: bool) -> None:
-    import psycopg
-
     from infra.cli.endings import told
     from infra.tracing.bill_line import trace_line
     from infra.tracing.bucket import trace_bucket
     from infra.tracing.document import document
-    from schemas.connections import DatabaseConnection, KafkaConnection
+    from schemas.connections import KafkaConnection
     from sinks.registry import resolve_device
     from streams.tariffs.loading import known_tariffs
 
-    with told(), psycopg.connect(DatabaseConnection().url) as conn:
+    with told(), _database() as conn:
         found = trace_line(conn, known_tariffs(), bill, number)
         zone = ZoneInfo(found.bill.document["cycle"]["zone"])
         chosen = found.chosen(None if at is None else instant_of(at, zone, "--at"))
@@ -112,6 +110,18 @@ def _trace_line(bill: int, number: int, at: str | None, as_json: bool) -> None:
     )
     for traced in traces:
         print_trace(traced, zone)
+
+
+def _database() -> "psycopg.Connection[Any]":
+    """A connection that sees all tables at one instant."""
+    import psycopg
+
+    from schemas.connections import DatabaseConnection
+
+    conn = psycopg.connect(DatabaseConnection().url)
+    conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    conn.read_only = True
+    return conn
 
 
 def print_trace(traced: "BucketTrace", zone: ZoneInfo) -> None:

@@ -154,6 +154,44 @@ def test_a_bucket_is_traced_to_the_bytes_that_made_it(pipeline: Pipeline, meter:
     assert again["readings"][1] == second
 
 
+def test_people_are_told_in_words(pipeline: Pipeline, meter: Meter):
+    at = _iso(meter.start_us + 10 * MINUTE_US)
+    for arguments, texts in (
+        (("repairs",), ["register_rollover", "began anew at 0", "passed over, nothing counted"]),
+        (("reconcile", "--from", at, "--to", at[:17] + "59+00:00"), ["power says", "total"]),
+        (
+            ("trace", "--at", at),
+            ["15 minutes sum to", "the bucket", "are what the readings say", '"power_w":'],
+        ),
+    ):
+        process = pipeline.start_meterstream(arguments[0], meter.address, *arguments[1:])
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert "NOT" not in output
+        for text in texts:
+            assert text in " ".join(output.split()), text
+
+
+def test_a_bucket_within_a_silence_is_traced_to_its_two_ends(
+    pipeline: Pipeline, publisher: Publisher, home: str
+):
+    start_us = minute_ago(300)
+    node = Node(publisher, home)
+    said = [
+        node.say(start_us + minute * MINUTE_US, import_total_wh=float(wh))
+        for minute, wh in ((1, 100), (201, 300), (202, 301), (203, 302))
+    ]
+    node.safe()
+    pipeline.final(node.address)
+    shown = pipeline.meterstream("trace", node.address, "--at", _iso(start_us + 100 * MINUTE_US))
+    assert (shown["adds_up"], shown["minutes"]) == (True, [])
+    assert shown["bucket"]["energy_wh"] == pytest.approx(15, abs=1e-6)
+    assert shown["bucket"]["quality"] == "interpolated"
+    (gap,) = shown["gaps"]
+    assert (gap["energy_wh"], gap["bucket_energy_wh"]) == (200, shown["bucket"]["energy_wh"])
+    assert [one["record"]["payload"].encode() for one in shown["readings"]] == said[:2]
+
+
 def test_what_cannot_be_traced_is_said(pipeline: Pipeline, meter: Meter):
     for arguments, text in (
         ((meter.address, "--at", "2020-01-01"), "no quarter hour at"),
