@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -86,9 +87,7 @@ class Costing:
                 self.catalogue, contract.tariff_id, cycle.month, contract.ampere_a, history
             )
             rates = self.catalogue.rates(tariff_id, cycle.month)
-            zeros = np.zeros(cycle.quarters, np.int64)
-            nothing = Ledger(cycle.start, cycle.end, zeros, zeros)
-            base = rate_ledger(rates, cycle, nothing).total
+            base = _base(self.catalogue, tariff_id, cycle)
             self._terms[cycle.month] = Terms(cycle, rates, base)
         return self._terms[cycle.month]
 
@@ -99,31 +98,6 @@ class Costing:
             terms = self.terms_at(at)
             yield terms
             at = terms.cycle.end
-
-    def between(self, source: Source, span: Span) -> Used:
-        """What the span used and costs, over as many cycles as it touches.
-
-        Raises NoContract and TariffError.
-        """
-        energy_uwh = export_uwh = 0
-        cost = service = Decimal(0)
-        currency = None
-        for terms in self.terms_within(span):
-            if currency not in (None, terms.rates.tariff.currency):
-                raise BadUsage(
-                    f"{currency} and {terms.rates.tariff.currency} within one interval; "
-                    "ask for either side of the change of contract"
-                )
-            currency = terms.rates.tariff.currency
-            whole = source.over(terms.span)
-            until = cut(whole, span.end)
-            before = cut(whole, span.start)
-            starts_within = span.start <= terms.cycle.start
-            cost += terms.bill(until) - (terms.base if starts_within else terms.bill(before))
-            service += terms.base if starts_within else 0
-            energy_uwh += int(until.energy_uwh.sum() - before.energy_uwh.sum())
-            export_uwh += int(until.export_uwh.sum() - before.export_uwh.sum())
-        return Used(energy_uwh, export_uwh, cost, cost + service)
 
     def _holds(self, contract: Contract, month: Month) -> bool:
         try:
@@ -147,6 +121,67 @@ class Costing:
             if cycle.start <= at < cycle.end:
                 return contract, cycle
         raise NoContract(str(refused or f"no cycle of the home holds {at.isoformat()}"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Until:
+    """The bill of a cycle's ledger until some instant, and what it used by then."""
+
+    bill: Decimal
+    energy_uwh: int
+    export_uwh: int
+
+
+@dataclass
+class Account:
+    """A ledger under the terms of a home. It remembers the bills that it was asked for."""
+
+    costing: Costing
+    source: Source
+    _ledgers: dict[Month, Ledger] = field(default_factory=dict, init=False)
+    _untils: dict[tuple[Month, datetime], _Until] = field(default_factory=dict, init=False)
+
+    def between(self, span: Span) -> Used:
+        """What the span used and costs, over as many cycles as it touches.
+
+        Raises NoContract and TariffError.
+        """
+        energy_uwh = export_uwh = 0
+        cost = service = Decimal(0)
+        currency = None
+        for terms in self.costing.terms_within(span):
+            if currency not in (None, terms.rates.tariff.currency):
+                raise BadUsage(
+                    f"{currency} and {terms.rates.tariff.currency} within one interval; "
+                    "ask for either side of the change of contract"
+                )
+            currency = terms.rates.tariff.currency
+            before = self._until(terms, max(span.start, terms.cycle.start))
+            until = self._until(terms, min(span.end, terms.cycle.end))
+            cost += until.bill - before.bill
+            service += terms.base if span.start <= terms.cycle.start else 0
+            energy_uwh += until.energy_uwh - before.energy_uwh
+            export_uwh += until.export_uwh - before.export_uwh
+        return Used(energy_uwh, export_uwh, cost, cost + service)
+
+    def _until(self, terms: Terms, at: datetime) -> _Until:
+        if at == terms.cycle.start:
+            return _Until(terms.base, 0, 0)
+        month = terms.cycle.month
+        if month not in self._ledgers:
+            self._ledgers[month] = self.source.over(terms.span)
+        if (month, at) not in self._untils:
+            ledger = cut(self._ledgers[month], at)
+            energy_uwh, export_uwh = int(ledger.energy_uwh.sum()), int(ledger.export_uwh.sum())
+            self._untils[month, at] = _Until(terms.bill(ledger), energy_uwh, export_uwh)
+        return self._untils[month, at]
+
+
+@lru_cache(maxsize=4_096)
+def _base(catalogue: Catalogue, tariff_id: str, cycle: Cycle) -> Decimal:
+    zeros = np.zeros(cycle.quarters, np.int64)
+    nothing = Ledger(cycle.start, cycle.end, zeros, zeros)
+    return rate_ledger(catalogue.rates(tariff_id, cycle.month), cycle, nothing).total
 
 
 def energy_uwh_between(source: Source, span: Span, zone: ZoneInfo) -> int:

@@ -20,9 +20,9 @@ from streams.cost.book import Book
 from streams.cost.budgets import Budget, Event, Standing, judge
 from streams.cost.costing import (
     NOTHING_AGREED,
+    Account,
     Costing,
     NoContract,
-    Source,
     Used,
     energy_uwh_between,
 )
@@ -62,6 +62,16 @@ class Assessed(NamedTuple):
     alerts: list[BudgetAlert]
 
 
+class _Ledgers:
+    """What was measured of a home, and what is projected, each under its terms."""
+
+    def __init__(self, home: Home, book: Book) -> None:
+        self.book = book
+        self.outlook = Outlook(book)
+        self.measured = Account(home.costing, book)
+        self.projected = Account(home.costing, self.outlook)
+
+
 class _Unmetered(Exception):
     """The meters of a span do not make a ledger."""
 
@@ -75,7 +85,7 @@ def needed(home: Home, at: datetime, changed: Iterable[datetime]) -> list[Span]:
     spans = [Span(midnight(today - timedelta(days=LOOK_BACK_DAYS), home.zone), at)]
     spans += _cycles(home, Span(at - QUARTER, at))
     for budget in home.budgets:
-        for period in _periods(home, budget, {at - QUARTER, *changed}):
+        for period in _periods(home, budget, _instants(at, changed)):
             spans.append(period)
             if budget.amount is not None:
                 spans += _cycles(home, Span(period.start, min(period.end, at)))
@@ -84,8 +94,8 @@ def needed(home: Home, at: datetime, changed: Iterable[datetime]) -> list[Span]:
 
 def assess(home: Home, book: Book, changed: Iterable[datetime] = ()) -> Assessed:
     """The running cost at `book.at`, and the budgets of its periods and of those that changed."""
-    outlook = Outlook(book)
-    cost = _running(home, book, outlook)
+    ledgers = _Ledgers(home, book)
+    cost = _running(home, ledgers)
     standings: dict[StandingKey, Standing] = {}
     alerts = []
     newest = book.at - QUARTER
@@ -96,8 +106,8 @@ def assess(home: Home, book: Book, changed: Iterable[datetime] = ()) -> Assessed
             if budget.period is BudgetPeriod.CYCLE:
                 problem = _problem(lambda: home.costing.cycle_at(newest))
             cost.budgets.append(_status(budget, problem=problem))
-        for period in _periods(home, budget, {newest, *changed}):
-            checked = _Checked(home, book, outlook, budget, period)
+        for period in _periods(home, budget, _instants(book.at, changed)):
+            checked = _Checked(home, ledgers, budget, period)
             told, standing, events = checked.result()
             if period == current:
                 cost.budgets.append(told)
@@ -118,7 +128,8 @@ def without_energy(home: Home) -> HomeCost:
     return HomeCost(home.home_id, state, problem=problem)
 
 
-def _running(home: Home, book: Book, outlook: Outlook) -> HomeCost:
+def _running(home: Home, ledgers: _Ledgers) -> HomeCost:
+    book = ledgers.book
     newest = Span(book.at - QUARTER, book.at)
     told = HomeCost(home.home_id, CostState.RUNNING, book.at)
     try:
@@ -127,12 +138,13 @@ def _running(home: Home, book: Book, outlook: Outlook) -> HomeCost:
         terms = home.costing.terms_at(newest.start)
         today = Span(midnight(book.today, home.zone), book.at)
         so_far = Span(cycle.start, book.at)
-        told.quarter = _amount(newest, home.costing.between(book, newest))
-        told.today = _amount(today, home.costing.between(book, today))
-        told.cycle = _amount(so_far, home.costing.between(book, so_far))
-        if outlook.method is not None:
-            used = home.costing.between(outlook, terms.span)
-            told.projected = Projected(*_columns(terms.span, used), outlook.method)
+        told.quarter = _amount(newest, ledgers.measured.between(newest))
+        told.today = _amount(today, ledgers.measured.between(today))
+        told.cycle = _amount(so_far, ledgers.measured.between(so_far))
+        method = ledgers.outlook.method
+        if method is not None:
+            used = ledgers.projected.between(terms.span)
+            told.projected = Projected(*_columns(terms.span, used), method)
     except NoContract as error:
         return HomeCost(home.home_id, CostState.NO_CONTRACT, book.at, str(error))
     except _Unmetered as error:
@@ -150,16 +162,14 @@ def _running(home: Home, book: Book, outlook: Outlook) -> HomeCost:
 class _Checked:
     """One budget in one period."""
 
-    def __init__(
-        self, home: Home, book: Book, outlook: Outlook, budget: Budget, period: Span
-    ) -> None:
-        self.home, self.book, self.outlook = home, book, outlook
+    def __init__(self, home: Home, ledgers: _Ledgers, budget: Budget, period: Span) -> None:
+        self.home, self.ledgers = home, ledgers
         self.budget, self.period = budget, period
         self.unit: str | None = "kWh"
 
     def result(self) -> tuple[BudgetStatus, Standing | None, list[Event]]:
         """How it stands; without a standing where its use is not known."""
-        at, budget, period = self.book.at, self.budget, self.period
+        at, budget, period = self.ledgers.book.at, self.budget, self.period
         so_far = Span(period.start, min(period.end, at))
         try:
             if budget.amount is not None:
@@ -167,13 +177,13 @@ class _Checked:
                 terms = self.home.costing.terms_at(so_far.end - QUARTER)
                 self.unit = terms.rates.tariff.currency
             _check_meters(self.home, so_far)
-            used = self._quantity(self.book, so_far)
+            used = self._quantity(self.ledgers.measured, so_far)
         except (TariffError, _Unmetered) as error:
             return self._told(None, str(error)), None, []
         projected, problem = None, None
-        if at < period.end and self.outlook.method is not None:
+        if at < period.end and self.ledgers.outlook.method is not None:
             try:
-                projected = self._quantity(self.outlook, period)
+                projected = self._quantity(self.ledgers.projected, period)
             except TariffError as error:
                 problem = f"the rest of the period cannot be projected: {error}"
         before = self.home.standings.get((budget.budget_id, period.start))
@@ -190,7 +200,7 @@ class _Checked:
             name=budget.name,
             level=event.level,
             turn=event.turn,
-            at=self.book.at,
+            at=self.ledgers.book.at,
             period=budget.period,
             start_at=self.period.start,
             end_at=self.period.end,
@@ -200,11 +210,11 @@ class _Checked:
             projected=None if standing.projected is None else shortest(standing.projected),
         )
 
-    def _quantity(self, source: Source, span: Span) -> Decimal:
+    def _quantity(self, account: Account, span: Span) -> Decimal:
         """In the budget's unit. A day's money is without service: it would fall on one day."""
         if self.budget.amount is None:
-            return kwh_of(energy_uwh_between(source, span, self.home.zone))
-        used = self.home.costing.between(source, span)
+            return kwh_of(energy_uwh_between(account.source, span, self.home.zone))
+        used = account.between(span)
         return used.cost if self.budget.period is BudgetPeriod.DAY else used.with_service
 
     def _told(self, standing: Standing | None, problem: str | None) -> BudgetStatus:
@@ -234,6 +244,11 @@ def _status(
         projected is not None and projected > budget.limit,
         problem,
     )
+
+
+def _instants(at: datetime, changed: Iterable[datetime]) -> set[datetime]:
+    """Of the newest quarter hour, and of those before it that changed."""
+    return {at - QUARTER, *(start for start in changed if start < at)}
 
 
 def _periods(home: Home, budget: Budget, instants: Iterable[datetime]) -> list[Span]:

@@ -1,5 +1,6 @@
 """The cost job over a real database: what it reads, writes, and holds in memory."""
 
+import random
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -217,6 +218,47 @@ def test_two_meters_of_a_home_are_added(db: Connection, job: CostJob):
     job.terms_changed()
     assert cost_of(db).today.energy_kwh == "2.4"
     assert cost_of(db).at == FEBRUARY + 4 * QUARTER
+
+
+def test_what_is_held_in_memory_is_what_a_new_process_reads(db: Connection, job: CostJob):
+    """Forty rounds of rows that come, come late, or are corrected: a new one says the same."""
+    chance = random.Random(11)
+    channel_id = add_home(db, "h1")
+    budget = {"valid_from": date(2026, 1, 1), "amount": Decimal(300)}
+    set_budget(db, "h1", "day", BudgetPeriod.DAY, **budget)
+    set_budget(db, "h1", "month", BudgetPeriod.MONTH, **budget)
+    fill(db, channel_id, FEBRUARY - 20 * DAY, [UWH] * 96 * 25)
+    job.terms_changed()
+    at = FEBRUARY + 5 * DAY
+    for _ in range(40):
+        count = chance.choice((1, 1, 4, 96, 130))
+        start = at
+        if chance.random() < 0.4:
+            start = at - chance.randrange(1, 96 * 24) * QUARTER
+        fill(db, channel_id, start, [chance.randrange(3 * UWH) for _ in range(count)])
+        at = max(at, start + count * QUARTER)
+        job.usage_changed(told(channel_id, start, count))
+        known = cost_of(db)
+        assert known.at == at
+        CostJob(db, KNOWN).usage_changed(told(channel_id, start, count))
+        assert cost_of(db) == known
+    bill = draft(db, KNOWN, "h1", Month(*map(int, known.month.split("-")))).bill
+    assert Decimal(known.cycle.with_service) == bill.total
+
+
+def test_rows_of_a_meter_that_does_not_count_any_more_change_nothing(db: Connection, job: CostJob):
+    channel_id = add_home(db, "h1")
+    set_budget(
+        db, "h1", "day", BudgetPeriod.DAY, energy_kwh=Decimal(5), valid_from=date(2026, 1, 1)
+    )
+    fill(db, channel_id, FEBRUARY, [UWH] * 96 * 3)
+    db.execute("UPDATE home_meter SET valid_to = %s", [FEBRUARY + DAY])
+    job.terms_changed()
+    known = cost_of(db)
+    assert (known.at, known.today.energy_kwh) == (FEBRUARY + DAY, "9.6")
+    job.usage_changed(told(channel_id, FEBRUARY + 2 * DAY, 96))
+    assert cost_of(db) == known
+    assert {one[0].split("/")[3] for one in alerts(db)} == {"2026-02-01"}
 
 
 # ---------------------------------------------------------------- budgets
