@@ -64,6 +64,16 @@ OPERATIONS = {
     "compareCircuits": "/api/v1/homes/{home_id}/circuits",
     "analyseCarbon": "/api/v1/homes/{home_id}/carbon",
     "analyseSolar": "/api/v1/homes/{home_id}/solar",
+    "getCost": "/api/v1/homes/{home_id}/cost",
+    "listBudgets": "/api/v1/homes/{home_id}/budgets",
+    "setBudget": "/api/v1/homes/{home_id}/budgets",
+    "removeBudget": "/api/v1/homes/{home_id}/budgets",
+    "listBills": "/api/v1/homes/{home_id}/bills",
+    "getBill": "/api/v1/homes/{home_id}/bills/{month}",
+    "setUtilityBill": "/api/v1/homes/{home_id}/bills/{month}/utility",
+    "compareUtilityBill": "/api/v1/homes/{home_id}/bills/{month}/utility",
+    "compareTariffs": "/api/v1/homes/{home_id}/what-if",
+    "listTariffs": "/api/v1/tariffs",
 }
 """Each operation's id and path."""
 GUARDED = [(method, path) for method, path in ROUTES if path not in OPEN]
