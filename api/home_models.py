@@ -49,7 +49,9 @@ class Contract(Answer):
     valid_from: date
     tariff_id: Text = Field(examples=["mea-1.2"])
     cycle_day: int = Field(default=1, ge=1, le=31, description="Day on which the meter is read.")
-    ampere_a: Exact | None = Field(default=None, gt=0, description="Size of the meter.")
+    ampere_a: Exact | None = Field(
+        default=None, gt=0, max_digits=8, decimal_places=3, description="Size of the meter."
+    )
 
 
 class Contracts(Answer):
@@ -84,8 +86,8 @@ class UtilityReading(Answer):
     """Registers of the utility's own meter."""
 
     read_at: Instant
-    import_kwh: Exact = Field(ge=0)
-    export_kwh: Exact | None = Field(default=None, ge=0)
+    import_kwh: Exact = Field(ge=0, max_digits=18, decimal_places=9)
+    export_kwh: Exact | None = Field(default=None, ge=0, max_digits=18, decimal_places=9)
     is_new_meter: bool = Field(
         default=False, description="The first reading of a meter that was put in."
     )

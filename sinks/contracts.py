@@ -144,6 +144,8 @@ def set_contract(
         home = find_home(conn, home_id, lock=True)
         category = catalogue.category(contract.tariff_id)
         _check_tariff_zone(home, catalogue.tariff(contract.tariff_id))
+        if not 1970 <= contract.valid_from.year < 2200:
+            raise BadContract(f"{contract.valid_from} is no beginning; give a day of 1970 to 2199")
         if not 1 <= contract.cycle_day <= 31:
             raise BadContract(f"the cycle day {contract.cycle_day} is no day; give 1 to 31")
         if contract.ampere_a is not None and not 0 < contract.ampere_a < 100_000:

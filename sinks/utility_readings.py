@@ -16,6 +16,7 @@ from streams.tariffs.month import QUARTER
 from streams.tariffs.usage import kwh_of, uwh_of
 
 Higher = Literal["utility", "ours", "neither"]
+MOST_KWH = Decimal(10) ** 9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -70,6 +71,8 @@ def enter_reading(
     future, below the one before or above the one after.
     """
     for energy_kwh in (reading.import_kwh, reading.export_kwh):
+        if energy_kwh is not None and not energy_kwh <= MOST_KWH:
+            raise BadReading(f"a register does not hold {energy_kwh} kWh; give what it shows")
         if energy_kwh is not None:
             uwh_of(energy_kwh)
     if reading.read_at > now:

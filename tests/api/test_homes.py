@@ -81,6 +81,9 @@ async def test_a_contract_that_does_not_fit_is_refused_and_nothing_is_kept(
         refused = await put(client, "/contracts", 422, valid_from="2026-01-01", **body)
         assert refused["type"].endswith(kind)
         assert wanted in refused["detail"] or kind == "invalid-request"
+    for strange in ({"valid_from": "0001-01-01"}, {"ampere_a": "1e-9999"}, {"ampere_a": "NaN"}):
+        body = {"tariff_id": "mea-1.2", "valid_from": "2026-01-01", "ampere_a": "15"} | strange
+        await put(client, "/contracts", 422, **body)
     assert await get(client, "/contracts") == {"items": []}
 
 
@@ -153,6 +156,10 @@ async def test_the_utilitys_readings_stand_beside_ours(client: httpx.AsyncClient
         json={"read_at": "2026-02-05T19:00:00Z", "import_kwh": "106.4"},
     )
     assert (low.status_code, "new one" in low.json()["detail"]) == (422, True)
+    for strange in ("1e400", "-1", "Infinity", "1e-10"):
+        body = {"read_at": "2026-02-05T19:00:00Z", "import_kwh": strange}
+        answer = await client.post(f"{URL}/utility-readings", json=body)
+        assert answer.status_code == 422, strange
     found = await get(client, "/utility-readings")
     models.UtilityReadings.model_validate(found)
     assert [one["import_kwh"] for one in found["items"]] == ["100", "106.5"]
@@ -198,6 +205,16 @@ async def test_usage_as_csv_holds_the_same_rows(client: httpx.AsyncClient, main:
     assert [one["energy_kwh"] for one in told] == [one["energy_kwh"] for one in rows]
     assert told[1]["start"] == "2026-02-06T00:15:00+07:00"
     assert len(told) == 96
+
+
+@pytest.mark.parametrize("home_id", ["%00", "%0A", "%ED%A0%80", "x" * 201, "' OR true --"])
+async def test_a_strange_home_is_not_found_nor_set_up(client: httpx.AsyncClient, home_id: str):
+    for path in ("", "/contracts", "/usage", "/demand"):
+        answer = await client.get(f"/api/v1/homes/{home_id}{path}")
+        assert answer.status_code in (404, 422), answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+    if home_id in ("%00", "%0A", "x" * 201):
+        assert (await client.put(f"/api/v1/homes/{home_id}", json={})).status_code == 422
 
 
 async def test_a_range_too_long_is_refused(client: httpx.AsyncClient, main: int):

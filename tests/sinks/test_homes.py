@@ -199,6 +199,8 @@ def test_a_register_does_not_go_back_unless_the_meter_is_a_new_one(home: Connect
         enter_reading(home, "h1", UtilityReading(NOW + QUARTER, Decimal(999)), NOW)
     with pytest.raises(BadUsage, match="nine decimals"):
         enter(3, "120.0000000001")
+    with pytest.raises(BadReading, match="does not hold"):
+        enter(3, "1e999999")
     enter(4, "130")  # corrected
     enter(6, "0.5", is_new_meter=True)
     enter(7, "2")
