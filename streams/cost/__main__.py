@@ -10,7 +10,15 @@ from typing import Any
 import msgspec
 import psycopg
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from prometheus_client import Counter, start_http_server
 
 from schemas.connections import DatabaseConnection, KafkaConnection
@@ -33,6 +41,7 @@ RETRIES = Counter("meterstream_cost_retries", "Rounds tried again after an outag
 
 _ONE_COST = 7303
 _MOST_WINDOWS, _MOST_ANNOUNCED = 5_000, 1_000
+_KAFKA_TIMEOUT_S = 10.0
 _SOURCE = b"/meterstream/cost"
 _decode = msgspec.json.Decoder(UsageWindow).decode
 
@@ -57,10 +66,7 @@ def run(settings: CostSettings, database_url: str, bootstrap: str, stop: threadi
                 database_url, autocommit=True, application_name="meterstream-cost"
             ) as conn:
                 conn.execute("SELECT pg_advisory_lock(%s)", [_ONE_COST])
-                # One process takes all partitions: it needs no group to share them out.
-                consumer.assign(
-                    [TopicPartition(USAGE_15M.name, part) for part in range(USAGE_15M.partitions)]
-                )
+                consumer.assign(_where_to_begin(consumer))
                 _work(settings, conn, consumer, producer, stop)
         except psycopg.Error as error:
             if not is_transient(error):
@@ -161,6 +167,25 @@ def _produce(
         on_delivery=delivered,
     )
     producer.poll(0)
+
+
+def _where_to_begin(consumer: Consumer) -> list[TopicPartition]:
+    """All partitions, after what was committed: one process needs no group to share them out.
+
+    Asked for here and not left to `assign`, which stands still for good when the coordinator
+    does not answer just then. Raises KafkaException.
+    """
+    parts = [TopicPartition(USAGE_15M.name, part) for part in range(USAGE_15M.partitions)]
+    found = consumer.committed(parts, timeout=_KAFKA_TIMEOUT_S)
+    for one in found:
+        if one.error is not None:
+            raise KafkaException(one.error)
+    return [
+        TopicPartition(
+            one.topic, one.partition, one.offset if one.offset >= 0 else OFFSET_BEGINNING
+        )
+        for one in found
+    ]
 
 
 def _after(messages: list[Message]) -> list[TopicPartition]:

@@ -79,8 +79,10 @@ class CostProcess:
         }
         self._log = log
         self._running: subprocess.Popen[bytes] | None = None
+        self._seen = 0
 
     def start(self) -> None:
+        self._seen = self._log.read_bytes().count(b"cost starts") if self._log.exists() else 0
         with self._log.open("ab") as log:
             self._running = subprocess.Popen(
                 [sys.executable, "-m", "streams.cost"],
@@ -89,6 +91,10 @@ class CostProcess:
                 stdout=log,
                 stderr=log,
             )
+
+    def wait_up(self) -> None:
+        """Until it has said so: before that a SIGTERM finds no handler."""
+        wait_for(lambda: self._log.read_bytes().count(b"cost starts") > self._seen, "it starts")
 
     def end(self, number: signal.Signals) -> int:
         assert self._running is not None
