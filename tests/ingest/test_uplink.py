@@ -28,6 +28,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from ingest import connector as connector_module
+from ingest import dead_letters as dead_letters_module
 from ingest.connector import DROPPED_COUNTER, Connector
 from ingest.metrics import Metrics
 from ingest.partitioner import partition_of
@@ -466,6 +467,7 @@ def test_what_no_topic_can_hold_is_cut_and_says_so(
     monkeypatch.setattr(connector_module, "RAW_MAX_BYTES", 100_000)
     monkeypatch.setattr(connector_module, "UNDOUBTED_BYTES", 50_000)
     monkeypatch.setattr(connector_module, "DLQ_MAX_BYTES", 200_000)
+    monkeypatch.setattr(dead_letters_module, "DLQ_MAX_BYTES", 200_000)
     metrics = Metrics()
     connector = Connector(
         UplinkSettings(),
