@@ -24,10 +24,12 @@ def main() -> None:
     except NameTaken as error:
         raise SystemExit(str(error)) from error
     log.info("worker starts", worker=settings.worker_id, pid=held.info.backend_pid)
-    threading.Thread(
-        target=keep_worker_id, args=(held, database.url, settings.worker_id), daemon=True
-    ).start()
     app = create_app(settings, KafkaConnection(), database)
+    threading.Thread(
+        target=keep_worker_id,
+        args=(held, database.url, settings.worker_id, app.pipeline.named),
+        daemon=True,
+    ).start()
     if settings.metrics_port:
         serve_metrics(app.pipeline, settings.metrics_port)
     worker = faust.Worker(app, loglevel="WARN", quiet=True, redirect_stdouts=False)

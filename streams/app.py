@@ -128,12 +128,24 @@ WHERE application_name = 'meterstream-worker' AND wait_event = 'ClientRead'
 """
 
 
-def hold_worker_id(database_url: str, worker_id: str) -> psycopg.Connection[Any]:
+_HOLDER = """
+SELECT pid FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND objsubid = 2
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND classid::bigint = hashtext('meterstream-worker')::bigint & 4294967295
+  AND objid::bigint = hashtext(%s)::bigint & 4294967295
+"""
+
+
+def hold_worker_id(
+    database_url: str, worker_id: str, *, lost_pid: int | None = None
+) -> psycopg.Connection[Any]:
     """Hold a worker's name, as long as the connection lasts. Waits for the database.
 
     Two processes with one group instance id would displace each other for ever. From a holder
     that is silent (`keep_worker_id`) the name is taken: it is stopped, and finds itself fenced out
-    when it goes on. Raises NameTaken when a living process holds it for longer than 20 s.
+    when it goes on. `lost_pid` is the backend by which this process held the name before.
+    Raises NameTaken when a living process holds it for longer than 20 s, or has taken it from us.
     """
     conn = _connected(database_url, worker_id)
     for _ in range(100):
@@ -142,6 +154,8 @@ def hold_worker_id(database_url: str, worker_id: str) -> psycopg.Connection[Any]
         ).fetchone()
         if row and row[0]:
             return conn
+        if lost_pid is not None and _taken_by_another(conn, worker_id, lost_pid):
+            break
         if conn.execute(_END_SILENT_HOLDER, [worker_id, SILENT_S]).rowcount:
             conn.execute(_END_ITS_TRANSACTION, [SILENT_S])  # else `take_over` would wait for it
         time.sleep(0.2)
@@ -150,6 +164,10 @@ def hold_worker_id(database_url: str, worker_id: str) -> psycopg.Connection[Any]
         f"worker {worker_id!r} is already running on this database; "
         "give this one another number with METERSTREAM_INSTANCE"
     )
+
+
+def _taken_by_another(conn: psycopg.Connection[Any], worker_id: str, lost_pid: int) -> bool:
+    return any(pid != lost_pid for (pid,) in conn.execute(_HOLDER, [worker_id]))
 
 
 class NameTaken(Exception):
@@ -167,18 +185,27 @@ def _connected(database_url: str, worker_id: str) -> psycopg.Connection[Any]:
             time.sleep(HOLD_S)
 
 
-def keep_worker_id(held: psycopg.Connection[Any], database_url: str, worker_id: str) -> None:
-    """Hold the name anew whenever an outage has ended the connection; runs in a thread."""
+def keep_worker_id(
+    held: psycopg.Connection[Any], database_url: str, worker_id: str, named: threading.Event
+) -> None:
+    """Hold the name anew whenever an outage has ended the connection; runs in a thread.
+
+    `named` is set while the name is ours. Who was stopped and finds that another has it ends.
+    """
+    pid = held.info.backend_pid
     while True:
         try:
             held.execute("SELECT 1")
+            named.set()
             time.sleep(HOLD_S)
         except psycopg.OperationalError:
+            named.clear()
             held.close()
             try:
-                held = hold_worker_id(database_url, worker_id)
+                held = hold_worker_id(database_url, worker_id, lost_pid=pid)
+                pid = held.info.backend_pid
             except NameTaken as error:
-                Pipeline.die(f"the name was lost in an outage of the database: {error}")
+                Pipeline.die(f"the name was lost: {error}")
             except psycopg.OperationalError:
                 continue  # it has gone away again
 

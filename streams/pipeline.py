@@ -7,6 +7,7 @@ retried until it commits or the process exits: memory is never used without it.
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -106,6 +107,8 @@ class Pipeline:
         self._noted: dict[int, int] = {}
         self.last_commit = time.monotonic()
         self.database_ok = True
+        self.named = threading.Event()  # set while this worker's name is its own
+        self.named.set()
 
     # -- what the agent and the transport call
 
@@ -347,6 +350,7 @@ class Pipeline:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _take_over(self, part: int) -> Partition:
+        self.named.wait()  # who was stopped, and has lost it, ends before it takes anything back
         partition: Partition = self._retried(self._store_link, lambda conn: take_over(conn, part))
         _, high = self._log_bounds(part)
         if high < partition.next_offset:
