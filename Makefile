@@ -53,7 +53,7 @@ run: setup
 	@.venv/bin/meterstream run
 
 test: setup
-	@.venv/bin/pytest
+	@.venv/bin/pytest --numprocesses 2 --dist loadfile
 
 check: setup
 	@.venv/bin/ruff check

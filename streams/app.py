@@ -155,7 +155,8 @@ def hold_worker_id(
         if row and row[0]:
             return conn
         if lost_pid is not None and _taken_by_another(conn, worker_id, lost_pid):
-            break
+            conn.close()
+            raise NameTaken(f"another worker has taken over the name {worker_id!r}")
         if conn.execute(_END_SILENT_HOLDER, [worker_id, SILENT_S]).rowcount:
             conn.execute(_END_ITS_TRANSACTION, [SILENT_S])  # else `take_over` would wait for it
         time.sleep(0.2)
@@ -205,7 +206,7 @@ def keep_worker_id(
                 held = hold_worker_id(database_url, worker_id, lost_pid=pid)
                 pid = held.info.backend_pid
             except NameTaken as error:
-                Pipeline.die(f"the name was lost: {error}")
+                Pipeline.die(str(error))
             except psycopg.OperationalError:
                 continue  # it has gone away again
 
