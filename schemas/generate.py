@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from schemas.announcements import DeviceSaid, PackedReadings, RefusedHeaders
+from schemas.bill import BILL_ISSUED, BillIssued
 from schemas.cost import BudgetAlert, HomeCost
 from schemas.device import Event
 from schemas.homesync import Ack, Payload, ack_topic, telemetry_topic
@@ -47,6 +48,7 @@ MESSAGES: Mapping[str, type[msgspec.Struct]] = {
     "event": Event,
     "usage_window": UsageWindow,
     "home_cost": HomeCost,
+    "bill_issued": BillIssued,
     "budget_alert": BudgetAlert,
     "refused_record_headers": RefusedHeaders,
     "homesync_payload": Payload,
@@ -131,8 +133,9 @@ _COST_HEADERS: Json = {
     "type": "object",
     "required": ["ce_id", "ce_type", "ce_source", "content-type"],
     "properties": {
-        "ce_id": _HEADER | {"description": "home_id/revision, or the alert_id"},
-        "ce_type": _HEADER | {"enum": [COST.name, ALERT.name]},
+        "ce_id": _HEADER
+        | {"description": "home_id/revision, alert_id or bill/home_id/month/version"},
+        "ce_type": _HEADER | {"enum": [COST.name, BILL_ISSUED, ALERT.name]},
         "ce_source": _HEADER,
         "content-type": {"const": "application/json"},
     },
@@ -194,6 +197,9 @@ _COMPONENTS: Mapping[str, Json] = {
     "homeCost": _message(
         "homeCost", _says(HomeCost), _schema_of("home_cost"), _COST_HEADERS, _JSON_TYPE
     ),
+    "billIssued": _message(
+        "billIssued", _says(BillIssued), _schema_of("bill_issued"), _COST_HEADERS, _JSON_TYPE
+    ),
     "budgetAlert": _message(
         "budgetAlert", _says(BudgetAlert), _schema_of("budget_alert"), _COST_HEADERS, _JSON_TYPE
     ),
@@ -220,7 +226,7 @@ _CARRIED: Mapping[str, Sequence[str]] = {
     READING.name: ("packedReadings",),
     USAGE_1M.name: ("usageWindow",),
     USAGE_15M.name: ("usageWindow",),
-    COST.name: ("homeCost",),
+    COST.name: ("homeCost", "billIssued"),
     ALERT.name: ("budgetAlert",),
     DEVICE.name: ("deviceState",),
 }

@@ -62,7 +62,7 @@ USAGE_15M = Topic(
 COST = Topic(
     "energy.cost.v1",
     key="home id",
-    summary="Running cost of homes and how their budgets stand, each with its revision.",
+    summary="Running cost of homes and how their budgets stand; issued bills, each version.",
     config=_kept(90),
 )
 ALERT = Topic(

@@ -160,11 +160,14 @@ def issue(conn: psycopg.Connection[Any], home_id: str, draft: Draft) -> Issued |
 
 
 _ISSUE = f"""
-    INSERT INTO bill (home_id, month, version, cycle_start, cycle_end, tariff_id, currency, total,
-                      document, sha256, adjustment, ledger_at)
-    VALUES (%(home_id)s, %(month)s, %(version)s, %(cycle_start)s, %(cycle_end)s, %(tariff_id)s,
-            %(currency)s, %(total)s, %(document)s, %(sha256)s, %(adjustment)s, %(ledger_at)s)
-    RETURNING {_COLUMNS}"""
+    WITH issued AS (
+        INSERT INTO bill (home_id, month, version, cycle_start, cycle_end, tariff_id, currency,
+                          total, document, sha256, adjustment, ledger_at)
+        VALUES (%(home_id)s, %(month)s, %(version)s, %(cycle_start)s, %(cycle_end)s, %(tariff_id)s,
+                %(currency)s, %(total)s, %(document)s, %(sha256)s, %(adjustment)s, %(ledger_at)s)
+        RETURNING *
+    ), to_announce AS (INSERT INTO bill_announcement (bill_id) SELECT bill_id FROM issued)
+    SELECT {_COLUMNS} FROM issued"""
 
 
 # ---------------------------------------------------------------- the utility's own bill

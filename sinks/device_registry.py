@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.types.json import Jsonb
 
+from sinks.advisory_locks import Lock
+
 
 class KnownDevice(NamedTuple):
     device_id: int
@@ -32,7 +34,7 @@ SELECT address, split_part(address, ':', 1), from_us(seen_us)
 FROM unnest(%s::text[], %s::bigint[]) AS v (address, seen_us) ORDER BY address
 ON CONFLICT DO NOTHING
 """
-_LOCK_NEW = "SELECT pg_advisory_xact_lock(7301)"
+_LOCK_NEW = "SELECT pg_advisory_xact_lock(%s)"
 _CHANNELS = """
 SELECT d.address, c.name, c.channel_id FROM channel c JOIN device d USING (device_id)
 WHERE d.address = ANY(%s)
@@ -58,7 +60,7 @@ def register_devices(
     What is over the limit is left out. One transaction of its own, addresses in order.
     """
     with conn.transaction():
-        conn.execute(_LOCK_NEW)
+        conn.execute(_LOCK_NEW, [Lock.NEW_DEVICE])
         room: dict[int, int] = {}
         taken = []
         for address, seen_us in unknown:

@@ -1,26 +1,23 @@
 """`python -m streams.rollup`: keeps the ledger and the roll-ups above it up to date."""
 
-import os
-import signal
 import threading
-import time
-from types import FrameType
 from typing import Any
 
-import msgspec
 import psycopg
 import structlog
-from confluent_kafka import KafkaError, Producer
-from prometheus_client import Counter, start_http_server
+from confluent_kafka import Producer
+from prometheus_client import Counter
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.connections import DatabaseConnection, KafkaConnection
 from schemas.topics import USAGE_15M
 from schemas.usage import UsageWindow
+from sinks.advisory_locks import Lock
 from sinks.errors import is_transient
 from sinks.rollup import mark_announced, roll_up, unannounced_quarters
-from streams.logs import configure_logs
+from streams.process import run_process
+from streams.publish import Record, make_producer, publish
 
 log = structlog.get_logger()
 
@@ -28,7 +25,6 @@ MARKS = Counter("meterstream_rollup_marks", "Dirty quarter hours worked off")
 ANNOUNCED = Counter("meterstream_rollup_announced", "Quarter hours announced")
 RETRIES = Counter("meterstream_rollup_retries", "Rounds tried again after an outage")
 
-_ONE_ROLLUP = 7302
 _MOST_MARKS, _MOST_ANNOUNCED = 5_000, 5_000
 
 
@@ -41,32 +37,13 @@ class RollupSettings(BaseSettings):
 
 def announce(producer: Producer, windows: list[UsageWindow]) -> None:
     """Publish quarter hours and wait until Kafka has them. Raises RuntimeError if it refuses."""
-    failed: list[KafkaError] = []
+    publish(producer, map(_record, windows), "/meterstream/rollup")
 
-    def delivered(error: KafkaError | None, _message: Any) -> None:
-        if error is not None:
-            failed.append(error)
 
-    encode = msgspec.json.Encoder().encode
-    for window in windows:
-        key = window.home_id or window.address
-        identity = f"{window.channel_id}/{window.window_start_us}/{window.revision}"
-        producer.produce(
-            USAGE_15M.name,
-            key=key.encode(),
-            value=encode(window),
-            headers=[
-                ("ce_id", identity.encode()),
-                ("ce_type", USAGE_15M.name.encode()),
-                ("ce_source", b"/meterstream/rollup"),
-                ("content-type", b"application/json"),
-            ],
-            on_delivery=delivered,
-        )
-        producer.poll(0)
-    producer.flush()
-    if failed:
-        raise RuntimeError(f"Kafka refused {len(failed)} quarter hours: {failed[0]}")
+def _record(window: UsageWindow) -> Record:
+    key = window.home_id or window.address
+    identity = f"{window.channel_id}/{window.window_start_us}/{window.revision}"
+    return Record(USAGE_15M, key, identity, window)
 
 
 def work_off(conn: psycopg.Connection[Any], producer: Producer) -> bool:
@@ -83,16 +60,13 @@ def work_off(conn: psycopg.Connection[Any], producer: Producer) -> bool:
 
 def run(settings: RollupSettings, database_url: str, bootstrap: str, stop: threading.Event) -> None:
     """Work until `stop` is set. An outage of the database or Kafka only slows it down."""
-    producer = Producer(
-        {"bootstrap.servers": bootstrap, "enable.idempotence": True, "message.timeout.ms": 0,
-         "compression.type": "lz4"}
-    )  # fmt: skip
+    producer = make_producer(bootstrap)
     while not stop.is_set():
         try:
             with psycopg.connect(
                 database_url, autocommit=True, application_name="meterstream-rollup"
             ) as conn:
-                conn.execute("SELECT pg_advisory_lock(%s)", [_ONE_ROLLUP])
+                conn.execute("SELECT pg_advisory_lock(%s)", [Lock.ROLLUP])
                 while not stop.is_set():
                     if not work_off(conn, producer):
                         stop.wait(settings.rollup_pause_s)
@@ -105,26 +79,12 @@ def run(settings: RollupSettings, database_url: str, bootstrap: str, stop: threa
 
 
 def main() -> None:
-    configure_logs()
     settings = RollupSettings()
-    stop = threading.Event()
-
-    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-        threading.Thread(target=_leave_late, daemon=True).start()
-
-    signal.signal(signal.SIGTERM, ask_to_stop)
-    signal.signal(signal.SIGINT, ask_to_stop)
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, addr="127.0.0.1")
-    log.info("rollup starts")
-    run(settings, DatabaseConnection().url, KafkaConnection().bootstrap, stop)
-
-
-def _leave_late() -> None:
-    """Kafka away at the end: what is not announced is announced after the next start."""
-    time.sleep(10)
-    os._exit(0)
+    run_process(
+        "rollup",
+        settings.metrics_port,
+        lambda stop: run(settings, DatabaseConnection().url, KafkaConnection().bootstrap, stop),
+    )
 
 
 if __name__ == "__main__":

@@ -10,10 +10,15 @@ from typing import Any
 
 import psycopg
 import structlog
+from confluent_kafka import Producer
 from prometheus_client import Counter
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.bill import BILL_ISSUED, BillIssued
+from schemas.topics import COST
+from sinks.advisory_locks import Lock
+from sinks.bill_announcements import mark_announced, unannounced_bills
 from sinks.billing_work import (
     HomeMonth,
     NotYet,
@@ -28,6 +33,7 @@ from sinks.billing_work import (
 from sinks.bills import Issued
 from sinks.contracts import HomeError
 from sinks.errors import is_transient
+from streams.publish import Record, make_producer, publish
 from streams.tariffs.catalogue import Catalogue
 from streams.tariffs.errors import TariffError
 
@@ -36,9 +42,11 @@ log = structlog.get_logger()
 ISSUED = Counter("meterstream_bills_issued", "First versions of bills")
 REISSUED = Counter("meterstream_bills_reissued", "Later versions of bills")
 REFUSED = Counter("meterstream_bills_refused", "Times that something kept a bill from being made")
+ANNOUNCED = Counter("meterstream_bills_announced", "Issued versions that Kafka has")
 RETRIES = Counter("meterstream_billing_retries", "Rounds tried again after an outage")
 
-_ONE_BILLING = 7303
+_MOST_ANNOUNCED = 1_000
+_SOURCE = "/meterstream/billing"
 
 
 class BillingSettings(BaseSettings):
@@ -130,8 +138,9 @@ class Billing:
         return bill
 
 
-def run(billing: Billing, database_url: str, stop: threading.Event) -> None:
+def run(billing: Billing, database_url: str, bootstrap: str, stop: threading.Event) -> None:
     """Work until `stop` is set, one process at a time. An outage only slows it down."""
+    producer = make_producer(bootstrap)
     while not stop.is_set():
         try:
             with psycopg.connect(
@@ -140,8 +149,10 @@ def run(billing: Billing, database_url: str, stop: threading.Event) -> None:
                 while not _alone(conn):
                     if stop.wait(1.0):
                         return
+                announce(conn, producer)
                 while not stop.is_set():
                     billing.work_off(conn, datetime.now(UTC))
+                    announce(conn, producer)
                     stop.wait(billing.settings.billing_pause_s)
         except psycopg.Error as error:
             if not is_transient(error):
@@ -151,6 +162,22 @@ def run(billing: Billing, database_url: str, stop: threading.Event) -> None:
             stop.wait(1.0)
 
 
+def announce(conn: psycopg.Connection[Any], producer: Producer) -> None:
+    """Publish the issued versions that Kafka does not have yet, and wait until it has.
+
+    Raises RuntimeError if Kafka refuses.
+    """
+    while told := unannounced_bills(conn, _MOST_ANNOUNCED):
+        publish(producer, map(_record, told), _SOURCE)
+        mark_announced(conn, told)
+        ANNOUNCED.inc(len(told))
+
+
+def _record(bill: BillIssued) -> Record:
+    identity = f"bill/{bill.home_id}/{bill.month}/{bill.version}"
+    return Record(COST, bill.home_id, identity, bill, BILL_ISSUED)
+
+
 def _alone(conn: psycopg.Connection[Any]) -> bool:
-    row = conn.execute("SELECT pg_try_advisory_lock(%s)", [_ONE_BILLING]).fetchone()
+    row = conn.execute("SELECT pg_try_advisory_lock(%s)", [Lock.BILLING]).fetchone()
     return row == (True,)

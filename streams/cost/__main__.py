@@ -1,10 +1,6 @@
 """`python -m streams.cost`: keeps every home's running cost and budgets, and tells of them."""
 
-import os
-import signal
 import threading
-import time
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -13,23 +9,24 @@ import structlog
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
-    KafkaError,
     KafkaException,
     Message,
     Producer,
     TopicPartition,
 )
-from prometheus_client import Counter, start_http_server
+from prometheus_client import Counter
 
 from schemas.connections import DatabaseConnection, KafkaConnection
 from schemas.cost import BudgetAlert, HomeCost
-from schemas.topics import ALERT, COST, PARTITIONER, USAGE_15M, Topic
+from schemas.topics import ALERT, COST, USAGE_15M
 from schemas.usage import UsageWindow
 from sinks import costs
+from sinks.advisory_locks import Lock
 from sinks.errors import is_transient
 from streams.cost.job import CostJob
 from streams.cost.settings import CostSettings
-from streams.logs import configure_logs
+from streams.process import run_process
+from streams.publish import Record, make_producer, publish
 from streams.tariffs.loading import known_tariffs
 
 log = structlog.get_logger()
@@ -39,10 +36,9 @@ ANNOUNCED = Counter("meterstream_cost_announced", "Costs and alerts that Kafka h
 REFUSED = Counter("meterstream_cost_refused", "Records that were no quarter hour")
 RETRIES = Counter("meterstream_cost_retries", "Rounds tried again after an outage")
 
-_ONE_COST = 7303
 _MOST_WINDOWS, _MOST_ANNOUNCED = 5_000, 1_000
 _KAFKA_TIMEOUT_S = 10.0
-_SOURCE = b"/meterstream/cost"
+_SOURCE = "/meterstream/cost"
 _decode = msgspec.json.Decoder(UsageWindow).decode
 
 
@@ -52,10 +48,7 @@ def run(settings: CostSettings, database_url: str, bootstrap: str, stop: threadi
     Offsets are committed once Kafka has all that follows from them: what was taken before a crash
     is taken again, and says nothing new.
     """
-    producer = Producer(
-        {"bootstrap.servers": bootstrap, "enable.idempotence": True, "message.timeout.ms": 0,
-         "compression.type": "lz4", "partitioner": PARTITIONER}
-    )  # fmt: skip
+    producer = make_producer(bootstrap)
     while not stop.is_set():
         consumer = Consumer(
             {"bootstrap.servers": bootstrap, "group.id": settings.cost_group,
@@ -65,7 +58,7 @@ def run(settings: CostSettings, database_url: str, bootstrap: str, stop: threadi
             with psycopg.connect(
                 database_url, autocommit=True, application_name="meterstream-cost"
             ) as conn:
-                conn.execute("SELECT pg_advisory_lock(%s)", [_ONE_COST])
+                conn.execute("SELECT pg_advisory_lock(%s)", [Lock.COST])
                 consumer.assign(_where_to_begin(consumer))
                 _work(settings, conn, consumer, producer, stop)
         except psycopg.Error as error:
@@ -131,42 +124,17 @@ def announce(conn: psycopg.Connection[Any], producer: Producer) -> None:
         alerts = costs.unannounced_alerts(conn, _MOST_ANNOUNCED)
         if not told and not alerts:
             return
-        failed: list[KafkaError] = []
-        for cost in told:
-            _produce(producer, COST, cost, f"{cost.home_id}/{cost.revision}", failed)
-        for alert in alerts:
-            _produce(producer, ALERT, alert, alert.alert_id, failed)
-        producer.flush()
-        if failed:
-            raise RuntimeError(f"Kafka refused {len(failed)} records: {failed[0]}")
+        publish(producer, [*map(_cost_record, told), *map(_alert_record, alerts)], _SOURCE)
         costs.mark_announced(conn, told, alerts)
         ANNOUNCED.inc(len(told) + len(alerts))
 
 
-def _produce(
-    producer: Producer,
-    topic: Topic,
-    said: HomeCost | BudgetAlert,
-    identity: str,
-    failed: list[KafkaError],
-) -> None:
-    def delivered(error: KafkaError | None, _message: Any) -> None:
-        if error is not None:
-            failed.append(error)
+def _cost_record(cost: HomeCost) -> Record:
+    return Record(COST, cost.home_id, f"{cost.home_id}/{cost.revision}", cost)
 
-    producer.produce(
-        topic.name,
-        key=said.home_id.encode(),
-        value=msgspec.json.encode(said),
-        headers=[
-            ("ce_id", identity.encode()),
-            ("ce_type", topic.name.encode()),
-            ("ce_source", _SOURCE),
-            ("content-type", b"application/json"),
-        ],
-        on_delivery=delivered,
-    )
-    producer.poll(0)
+
+def _alert_record(alert: BudgetAlert) -> Record:
+    return Record(ALERT, alert.home_id, alert.alert_id, alert)
 
 
 def _where_to_begin(consumer: Consumer) -> list[TopicPartition]:
@@ -195,26 +163,12 @@ def _after(messages: list[Message]) -> list[TopicPartition]:
 
 
 def main() -> None:
-    configure_logs()
     settings = CostSettings()
-    stop = threading.Event()
-
-    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-        threading.Thread(target=_leave_late, daemon=True).start()
-
-    signal.signal(signal.SIGTERM, ask_to_stop)
-    signal.signal(signal.SIGINT, ask_to_stop)
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port, addr="127.0.0.1")
-    log.info("cost starts")
-    run(settings, DatabaseConnection().url, KafkaConnection().bootstrap, stop)
-
-
-def _leave_late() -> None:
-    """Kafka away at the end: what is not announced is announced after the next start."""
-    time.sleep(10)
-    os._exit(0)
+    run_process(
+        "cost",
+        settings.metrics_port,
+        lambda stop: run(settings, DatabaseConnection().url, KafkaConnection().bootstrap, stop),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m streams.billing` beside a real database: killed, cut off, and two of them."""
+"""`python -m streams.billing` beside a real database and Kafka: killed, cut off, two of them."""
 
 import os
 import subprocess
@@ -9,12 +9,19 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from infra.local import Stack
 from infra.local.settings import PROJECT_ROOT
+from infra.local.topics import create_topics
+from schemas.bill import BILL_ISSUED, BillIssued
+from schemas.topics import COST
+from sinks.advisory_locks import Lock
 from sinks.contracts import set_contract, set_home
+from sinks.finality import log_ends
 from sinks.migrate import migrate
 from streams.tariffs.contract import Contract
 from streams.tariffs.loading import known_tariffs
@@ -30,6 +37,7 @@ LONGEST_S = 200.0
 @pytest.fixture
 def conn(stack: Stack) -> Iterator[psycopg.Connection[Any]]:
     """A database of homes that each used 168 kWh in February 2025; no process looks at it yet."""
+    create_topics(stack.kafka_bootstrap)
     with psycopg.connect(stack.database_url, autocommit=True) as admin:
         admin.execute("CREATE DATABASE billing_tests")
     url = stack.database_url.rpartition("/")[0] + "/billing_tests"
@@ -60,11 +68,14 @@ def conn(stack: Stack) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture
-def start(conn: psycopg.Connection[Any]) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
+def start(
+    stack: Stack, conn: psycopg.Connection[Any]
+) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
     """Start one more billing process; all are ended with the test."""
     running: list[subprocess.Popen[bytes]] = []
     environment = {
         **os.environ,
+        **stack.environment(),
         "METERSTREAM_DATABASE_URL": f"postgresql://{conn.info.user}@{conn.info.host}:"
         f"{conn.info.port}/{conn.info.dbname}",
         "METERSTREAM_METRICS_PORT": "0",
@@ -87,8 +98,11 @@ def start(conn: psycopg.Connection[Any]) -> Iterator[Callable[[], "subprocess.Po
 
 
 def test_each_bill_is_issued_once_through_kills_a_rival_and_a_cut_connection(
-    conn: psycopg.Connection[Any], start: Callable[[], "subprocess.Popen[bytes]"]
+    stack: Stack, conn: psycopg.Connection[Any], start: Callable[[], "subprocess.Popen[bytes]"]
 ):
+    # the running cost's process of this database: it must keep nobody from billing
+    conn.execute("SELECT pg_advisory_lock(%s)", [Lock.COST])
+
     def bills(version: int) -> int:
         query = "SELECT count(*) FROM bill WHERE version = %s"
         ((count,),) = conn.execute(query, [version]).fetchall()
@@ -119,6 +133,10 @@ def test_each_bill_is_issued_once_through_kills_a_rival_and_a_cut_connection(
         [FEBRUARY],
     )
     wait_for(3, 2)
+    deadline = time.monotonic() + LONGEST_S
+    while conn.execute("SELECT count(*) FROM bill_announcement").fetchone() != (0,):
+        assert time.monotonic() < deadline, "all is announced"
+        time.sleep(0.05)
     for process in (second, third):
         assert process.poll() is None
         process.terminate()
@@ -128,3 +146,39 @@ def test_each_bill_is_issued_once_through_kills_a_rival_and_a_cut_connection(
         "SELECT count(DISTINCT total) FROM bill WHERE version = 1"
     ).fetchall()
     assert differing == 1
+
+    told = told_bills(stack)
+    stored = conn.execute(
+        "SELECT home_id, to_char(month, 'YYYY-MM'), version, sha256, total::text, "
+        "adjustment ->> 'difference' FROM bill"
+    ).fetchall()
+    assert len(stored) == HOMES + 3
+    assert {
+        identity: (one.home_id, one.month, one.version, one.sha256, one.total, one.difference)
+        for identity, one in told.items()
+    } == {f"bill/{row[0]}/{row[1]}/{row[2]}": row for row in stored}
+
+
+def told_bills(stack: Stack) -> dict[str, BillIssued]:
+    """By identity; what came more than once said the same each time."""
+    ends = {part: end for part, end in log_ends(stack.kafka_bootstrap, COST.name).items() if end}
+    consumer = Consumer(
+        {"bootstrap.servers": stack.kafka_bootstrap, "group.id": "billing-tests",
+         "enable.auto.commit": False}
+    )  # fmt: skip
+    consumer.assign([TopicPartition(COST.name, part, OFFSET_BEGINNING) for part in ends])
+    left, found = sum(ends.values()), {}
+    deadline = time.monotonic() + LONGEST_S
+    while left:
+        assert time.monotonic() < deadline, f"{left} records not read"
+        for message in consumer.consume(1000, 0.2):
+            assert message.error() is None
+            left -= 1
+            headers = dict(message.headers() or [])
+            if headers["ce_type"].decode() != BILL_ISSUED:
+                continue
+            said = msgspec.json.decode(message.value() or b"", type=BillIssued)
+            assert message.key() == said.home_id.encode()
+            assert found.setdefault(headers["ce_id"].decode(), said) == said
+    consumer.close()
+    return found
