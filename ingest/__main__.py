@@ -11,6 +11,7 @@ from pydantic_settings import SettingsError
 
 from ingest.connector import Connector
 from ingest.metrics import Metrics, serve
+from ingest.mqtt_account import MqttAccount
 from ingest.settings import MetricsSettings, UplinkSettings
 from schemas.connections import KafkaConnection, MqttConnection
 
@@ -36,13 +37,13 @@ def main() -> int:
     log = structlog.get_logger()
     try:
         settings, served = UplinkSettings(), MetricsSettings()
-        mqtt, kafka = MqttConnection(), KafkaConnection()
+        mqtt, kafka, account = MqttConnection(), KafkaConnection(), MqttAccount()
     except (ValidationError, SettingsError) as error:
         log.error("bad_configuration", error=str(error))
         return EXIT_CONFIG
     log = log.bind(process="uplink", shard=settings.shard)
     metrics = Metrics()
-    connector = Connector(settings, mqtt, kafka, metrics, log)
+    connector = Connector(settings, mqtt, kafka, metrics, log, account)
     server = serve(metrics, connector.troubles, served.host, served.port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: connector.stop())

@@ -37,6 +37,7 @@ from ingest.decoders.topic_table import address_of
 from ingest.end_to_end import EndToEnd, position_of
 from ingest.filters import without_needless
 from ingest.metrics import Metrics
+from ingest.mqtt_account import MqttAccount
 from ingest.raw_record import (
     DUP,
     PACKET_ID,
@@ -135,9 +136,11 @@ class Connector:
         kafka: KafkaConnection,
         metrics: Metrics,
         log: FilteringBoundLogger,
+        account: MqttAccount | None = None,
     ) -> None:
         self._settings = settings
         self._mqtt = mqtt
+        self._account = account
         self._metrics = metrics
         self._log = log
         self._stopping = False
@@ -290,6 +293,8 @@ class Connector:
         client = self._client
         if self._mqtt.username is not None:
             client.username_pw_set(self._mqtt.username, self._mqtt.password)
+        if self._account is not None:
+            self._account.apply(client)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
