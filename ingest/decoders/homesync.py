@@ -12,9 +12,9 @@ import msgspec
 from msgspec.json import Decoder
 from msgspec.structs import astuple
 
+from ingest.decoders.answers import answer_of
 from ingest.decoders.clock import instant_of
 from ingest.decoders.device_state import (
-    attributes_of,
     online_word,
     require_online,
     rssi_of,
@@ -42,7 +42,7 @@ from ingest.decoders.quantities import (
     values_of,
 )
 from schemas.decoded import Decoded, Reason, Undecodable
-from schemas.device import Event, State, StateValue
+from schemas.device import State, StateValue
 from schemas.homesync import VERSION, Boot, Payload, Seq
 from schemas.reading import VALUE_NAMES, Reading, Values
 
@@ -158,12 +158,11 @@ def decode_online(message: Message) -> Decoded:
 
 
 def decode_response(message: Message) -> Decoded:
-    """Decode `…/response/command`: the device's own answer, as the event `command_response`."""
+    """Decode `…/response/command`: the node's own answer to a command."""
     said = require_object(read_json(message.payload), "the payload")
     _require_own(said, message)
     measured_us, _ = instant_in(said, message)
-    event = Event("command_response", measured_us, attributes=attributes_of(said))
-    return Decoded(message.address, events=[event])
+    return Decoded(message.address, events=[answer_of(said, measured_us)])
 
 
 def _decode_other(message: Message, error: Exception) -> Decoded:

@@ -13,6 +13,7 @@ Source: Shelly Gen2 API, General/Notifications and ComponentsAndServices.
 import re
 from collections.abc import Callable
 
+from ingest.decoders.answers import answer_of, is_seq
 from ingest.decoders.clock import instant_of
 from ingest.decoders.device_state import (
     attributes_of,
@@ -98,20 +99,33 @@ def decode_online(message: Message) -> Decoded:
 
 
 def decode_reply(message: Message) -> Decoded:
-    """Decode an RPC reply: a device's full status like a notification, others as `rpc_reply`."""
+    """Decode an RPC reply: a device's full status like a notification, others as events.
+
+    An `id` that can be a command's number makes it the answer to that command, any other id an
+    `rpc_reply`: whoever asks for something else than a command asks with a text as id.
+    """
     frame = read_object(message.payload)
     _require_own(frame, message)
-    attributes = attributes_of({"id": frame.get("id")})
+    request_id = frame.get("id")
+    said: dict[str, object] = {}
     if frame.get("error") is not None:
         error = require_object(frame["error"], "error")
-        attributes |= attributes_of({"code": error.get("code"), "message": error.get("message")})
-        return _one_event("rpc_reply", attributes, message)
+        said = {"error": True, "code": error.get("code"), "message": error.get("message")}
     result = frame.get("result")
+    if isinstance(result, dict):
+        if any(key.partition(":")[0] in _COMPONENTS for key in result):
+            return _decode_components(result, None, message)
+        said |= result
+    if is_seq(request_id):
+        event = answer_of(
+            {**said, "command_seq": request_id}, message.received_us, frozenset({"id", "error"})
+        )
+    else:
+        attributes = attributes_of(said, frozenset({"error"})) | attributes_of({"id": request_id})
+        event = Event("rpc_reply", message.received_us, attributes=attributes)
+    reply = Decoded(message.address, events=[event])
     if not isinstance(result, dict):
-        return _one_event("rpc_reply", attributes, message)
-    if any(key.partition(":")[0] in _COMPONENTS for key in result):
-        return _decode_components(result, None, message)
-    reply = _one_event("rpc_reply", attributes_of(result) | attributes, message)
+        return reply
     about = {key: result[key] for key in ("model", "mac", "ver") if key in result}
     if about:
         state = State(message.received_us, state_fields(about), retained=message.retained)
@@ -152,11 +166,6 @@ def _decode_events(params: dict[str, object], message: Message) -> Decoded:
         attributes = attributes_of(event, _EVENT_KEYS)
         events.append(Event(name, measured_us, component, attributes))
     return Decoded(message.address, events=events)
-
-
-def _one_event(name: str, attributes: dict[str, StateValue | None], message: Message) -> Decoded:
-    event = Event(name, message.received_us, attributes=attributes)
-    return Decoded(message.address, events=[event])
 
 
 def _instant(ts: object, message: Message) -> tuple[int, Clock]:

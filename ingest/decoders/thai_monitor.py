@@ -11,6 +11,7 @@ so they are no register: they are checked, and leave no reading.
 
 import msgspec
 
+from ingest.decoders.answers import answer_of
 from ingest.decoders.device_state import attributes_of, online_word, state_fields
 from ingest.decoders.json_bounds import (
     json_type,
@@ -103,6 +104,7 @@ def decode_device_telemetry(message: Message) -> Decoded:
 
 
 def decode_device_status(message: Message) -> Decoded:
+    """Decode `online`, `offline`, state fields, and the answer to a command that it may name."""
     online = online_word(message.payload)
     if online is not None:
         state = State(message.received_us, {"online": online}, retained=message.retained)
@@ -112,9 +114,13 @@ def decode_device_status(message: Message) -> Decoded:
         return _decode_full(said, message, "total")
     measured_us, _ = instant_in(said, message)
     fields = state_fields(said)
-    if not fields:
+    events = []
+    if said.get("command_id") is not None:
+        events = [answer_of(said, measured_us)]
+    if not fields and not events:
         raise missing_value("the status", ("status", "online", "relay", "rssi", "firmware_version"))
-    return Decoded(message.address, states=[State(measured_us, fields, retained=message.retained)])
+    states = [State(measured_us, fields, retained=message.retained)] if fields else []
+    return Decoded(message.address, states=states, events=events)
 
 
 def decode_alert(message: Message) -> Decoded:

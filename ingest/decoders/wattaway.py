@@ -8,7 +8,8 @@
 is no clock. Source: github.com/Dyjuen/wattaway, StoreDeviceDataRequest and DeviceDataService.
 """
 
-from ingest.decoders.device_state import attributes_of, online_word, relay_of, state_fields
+from ingest.decoders.answers import answer_of
+from ingest.decoders.device_state import online_word, relay_of, state_fields
 from ingest.decoders.json_bounds import read_json, read_object, require_name, require_object
 from ingest.decoders.message import Message, instant_in
 from ingest.decoders.quantities import (
@@ -19,7 +20,7 @@ from ingest.decoders.quantities import (
     values_of,
 )
 from schemas.decoded import Decoded, Reason, Undecodable
-from schemas.device import Event, State
+from schemas.device import State
 from schemas.reading import Reading
 
 _ACK_KEYS = ("command_id", "command", "ack")
@@ -57,7 +58,7 @@ def decode_data(message: Message) -> Decoded:
 def decode_status(message: Message) -> Decoded:
     """Decode `online`, `offline`, an object of state fields, or a command's acknowledgement.
 
-    An object that names a command is the event `command_ack`, with all that it says.
+    An object that names a command is its answer, with all that it says.
     """
     online = online_word(message.payload)
     if online is not None:
@@ -70,7 +71,7 @@ def decode_status(message: Message) -> Decoded:
         fields["relay"] = relay_of(said["state"], "state")
     events = []
     if any(key in said for key in _ACK_KEYS):
-        events = [Event("command_ack", measured_us, attributes=attributes_of(said))]
+        events = [answer_of(said, measured_us)]
     if not fields and not events:
         raise missing_value("the status", ("status", "online", "relay", "rssi", *_ACK_KEYS))
     states = [State(measured_us, fields, retained=message.retained)] if fields else []
