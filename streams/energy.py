@@ -21,6 +21,7 @@ from schemas.usage import Quality, Why
 from streams.registers import REACH as REACH
 from streams.registers import Limits as Limits
 from streams.registers import Repair, Segment, Silent, Told, register_segments
+from streams.stored_minutes import Stored, cut
 
 LONGEST_SPREAD_US = 2 * HOUR_US
 """A register's silence longer than this makes one `GapEnergy` and no minutes."""
@@ -109,6 +110,19 @@ def _series(points: Sequence[Point], column: int) -> list[tuple[int, int]]:
     return [(p[0], p[column]) for p in points if p[column] is not None]  # type: ignore[misc]
 
 
+def _stored(points: Sequence[Point]) -> list[Stored]:
+    """The device's own interval energies; each counts from where the one before has ended."""
+    stored: list[Stored] = []
+    told_until = -(1 << 62)
+    for point in points:
+        if point.interval_us is not None and point.interval_uwh is not None:
+            start_us, end_us = point.at_us - point.interval_us, point.at_us
+            since_us = max(start_us, told_until)
+            stored.append(Stored(start_us, end_us, since_us, point.interval_uwh))
+            told_until = end_us
+    return stored
+
+
 class _Shape:
     """How power ran between two instants: the weight by which a register's difference is spread.
 
@@ -173,6 +187,7 @@ class _Build:
         self.gaps: list[GapEnergy] = []
         self.repairs: list[Repair] = []
         self.told: list[Segment] = []
+        self.stored = _stored(points)
 
     def minute(self, start_us: int) -> Minute:
         minute = self.minutes.get(start_us)
@@ -228,13 +243,24 @@ class _Build:
             for segment in segments:
                 if not self.touches(segment):
                     continue
-                if not self.spread(segment, sign):
-                    span = hidden.setdefault((segment.start_us, segment.end_us), [0, 0, 0])
-                    span[0 if sign > 0 else 1] += segment.energy_uwh
-                    span[2] = max(span[2], segment.why, Why.SILENCE)
+                for part in self.parts(segment, sign):
+                    if self.spread(part, sign):
+                        continue
+                    span = hidden.setdefault((part.start_us, part.end_us), [0, 0, 0])
+                    span[0 if sign > 0 else 1] += part.energy_uwh
+                    span[2] = max(span[2], part.why, Why.SILENCE)
         for (start_us, end_us), (energy, export, why) in sorted(hidden.items()):
             if start_us >= self.start_us:
                 self.gaps.append(GapEnergy(start_us, end_us, energy, export, Why(why)))
+
+    def parts(self, segment: Segment, sign: int) -> list[Segment]:
+        """A segment, cut by what the device stored of its silence; of export it stores nothing."""
+        silence_us = segment.end_us - segment.start_us
+        if sign < 0 or segment.why or not self.stored or silence_us <= self.limits.gap_limit_us:
+            return [segment]
+        if self.shape(segment.start_us, segment.end_us, sign) is not None:
+            return [segment]
+        return cut(segment, self.stored, self.limits)
 
     def spread(self, segment: Segment, sign: int) -> bool:
         """Split a segment over its minutes; False when it is a gap's energy instead."""
@@ -282,7 +308,7 @@ class _Build:
         self.covered_us[window] = self.covered_us.get(window, 0) + covered_us
         if silent:
             self.mark(minute, Quality.INTERPOLATED, max(why, Why.SILENCE))
-        elif why:
+        elif why or quality:
             self.mark(minute, quality, why)
 
     def shape(self, start_us: int, end_us: int, sign: int) -> _Shape | None:
@@ -302,19 +328,14 @@ class _Build:
 
     def intervals(self, imports: list[Segment]) -> None:
         free = _Free([(s.start_us, s.end_us) for s in imports])
-        told_until = -(1 << 62)
-        for point in self.points:
-            if point.interval_us is None or point.interval_uwh is None:
-                continue
-            start_us, end_us = point.at_us - point.interval_us, point.at_us
-            for a, b in free.parts(max(start_us, told_until), end_us):
-                part = _part(point.interval_uwh, start_us, end_us, a, b)
+        for stored in self.stored:
+            for a, b in free.parts(stored.since_us, stored.end_us):
+                part = _part(stored.energy_uwh, stored.start_us, stored.end_us, a, b)
                 self.spread(part, 1)
                 self.told.append(part)
                 for window in range(a - a % MINUTE_US, b, MINUTE_US):
                     if self.start_us <= window < self.end_us:
                         self.mark(self.minute(window), Quality.INTEGRATED, Why.NOTHING)
-            told_until = end_us
 
     # -- power, where neither speaks
 

@@ -114,7 +114,7 @@ def tick(table, windows, dirty, stream_us):
 @st.composite
 def traces(draw):
     """A channel's readings with gaps, resets, spikes, missing fields; unlike in every field."""
-    kind = draw(st.sampled_from(["register", "power", "both", "mixed", "interval"]))
+    kind = draw(st.sampled_from(["register", "power", "both", "mixed", "interval", "healed"]))
     at, register, exported, readings = 0.0, draw(st.integers(0, 5000)) / 10, 0.0, []
     for _ in range(draw(st.integers(1, 40))):
         at += draw(st.sampled_from([1, 5, 5, 5, 30, 60, 61.5, 290, 301, 900, 3700, 7300]))
@@ -132,9 +132,10 @@ def traces(draw):
             case "back":
                 register = shown = max(0.0, register - draw(st.integers(1, 30)))
         has_power = kind in ("power", "both") or (kind == "mixed" and draw(st.booleans()))
-        has_register = kind in ("register", "both") or (kind == "mixed" and draw(st.booleans()))
+        mixes = kind in ("mixed", "healed")
+        has_register = kind in ("register", "both") or (mixes and draw(st.booleans()))
         values = {}
-        if kind == "interval":
+        if kind == "interval" or (kind == "healed" and not (has_register and draw(st.booleans()))):
             values = {
                 "interval_s": draw(st.sampled_from([60, 60, 30, 90])),
                 "interval_import_wh": draw(st.integers(0, 1000)) / 10,

@@ -29,7 +29,7 @@ from streams.work import Work
 PART = 3
 T0 = 1_700_000_040 * SECOND_US  # a whole minute
 LIMITS = Limits(gap_limit_us=300 * SECOND_US, max_power_mw=100_000_000)
-NODES = ("steady", "power", "wild", "stored")  # what each says: `said_of`
+NODES = ("steady", "power", "wild", "stored", "healed")  # what each says: `said_of`
 CHANNEL_OF = {node: number for number, node in enumerate(NODES, start=1)}
 LATE_S = st.sampled_from([0, 0, 0, 0, 3, 5, 31, 61.5, 118, 290, 420, 3700, 7300])
 STEP_S = st.sampled_from([1, 5, 5, 5, 30, 60, 61.5, 290, 301, 900])
@@ -151,7 +151,9 @@ def said_of(node: str, at_s: float, chance: Any) -> dict[str, float]:
             return {"power_w": power, "import_total_wh": round(at_s / 5, 3)}
         case "power":
             return {"power_w": power}
-        case "stored":
+        case "healed" if chance.random() < 0.5:  # a register, and what it stored of its silences
+            return {"import_total_wh": round(at_s / 5, 3)}
+        case "stored" | "healed":
             width = chance.choice([60, 60, 30, 90])
             return {"interval_s": width, "interval_import_wh": chance.randrange(1000) / 10}
     values = {"power_w": power, "import_total_wh": wild, "export_total_wh": round(at_s / 9, 3)}
