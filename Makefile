@@ -7,7 +7,7 @@ PYTHON := python3
 # The certificates this machine trusts, not only those that uv brings: there may be a proxy.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup lock run test check schemas bench fuzz chaos soak
+.PHONY: help setup lock run test check schemas bench fuzz chaos soak bill-trial
 
 help:
 	@echo "make run     start everything with simulated devices (SECONDS=60: for a minute)"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench   measure each stage beside its peers, keep it in docs/benchmarks.md"
 	@echo "make chaos   200 kills of everything under load, kept in docs/reliability.md (an hour)"
 	@echo "make soak    a kill a minute for 8 hours (SECONDS=3600: for one)"
+	@echo "make bill-trial  a month of a million readings, 1, 3 and 7 workers: the same bills"
 	@echo "make schemas write docs/asyncapi.yaml and docs/schemas from schemas/"
 	@echo "make setup   the Python environment alone (.venv)"
 	@echo "make lock    resolve pyproject.toml into requirements.lock anew"
@@ -76,3 +77,7 @@ chaos: setup
 
 soak: setup
 	@.venv/bin/meterstream chaos --seed 8 --seconds $(or $(SECONDS),28800) --every-s 60 --target all --rate 1000
+
+# READINGS=1000000 SEED=1
+bill-trial: setup
+	@.venv/bin/meterstream trial bills --readings $(or $(READINGS),1000000) --seed $(or $(SEED),1)

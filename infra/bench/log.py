@@ -95,7 +95,7 @@ def fill(
         claim(conn, devices)
     if peers:
         _make_peer_topics(stack.kafka_bootstrap)
-    out = _Writer(stack.kafka_bootstrap)
+    out = LogWriter(stack.kafka_bootstrap)
     rounds, start_s = max(2, readings // devices), yesterday_noon_s()
     topics = [telemetry_topic(HOME, f"n{n}").encode() for n in range(devices)]
     keys = [f"homesync:{HOME}/n{n}".encode() for n in range(devices)]
@@ -140,7 +140,7 @@ def _make_peer_topics(bootstrap: str) -> None:
         made.result(30)
 
 
-class _Writer:
+class LogWriter:
     """A producer that waits where its queue is full."""
 
     def __init__(self, bootstrap: str) -> None:

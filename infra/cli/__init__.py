@@ -34,6 +34,7 @@ MODULES = tuple(
         "bench",
         "chaos",
         "fuzz",
+        "trial",
     )
 )
 
