@@ -1,7 +1,9 @@
-"""Where the three servers are: one frozen class each, read from the environment once at start.
+"""Where the servers are: one frozen class each, read from the environment once at start.
 
 Every process of Meterstream takes these; what is its own stands in its room's `settings.py`.
 """
+
+from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,6 +18,22 @@ class MqttConnection(BaseSettings):
     port: int = Field(default=1883, ge=1, le=65535)
     username: str | None = None
     password: str | None = None
+
+
+class AccountsConnection(BaseSettings):
+    """The broker's TLS listener for devices, and its administrator (`METERSTREAM_ACCOUNTS_…`).
+
+    `device_host` is the name that devices are told, `ca_file` the certificate that the broker's
+    descends from, as PEM.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="METERSTREAM_ACCOUNTS_", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8883, ge=1, le=65535)
+    device_host: str = "127.0.0.1"
+    ca_file: Path | None = None
+    admin_password_file: Path | None = None
 
 
 class KafkaConnection(BaseSettings):
