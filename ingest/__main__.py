@@ -44,7 +44,7 @@ def main() -> int:
     log = log.bind(process="uplink", shard=settings.shard)
     metrics = Metrics()
     connector = Connector(settings, mqtt, kafka, metrics, log, account)
-    server = serve(metrics, connector.troubles, served.host, served.port)
+    server = serve(metrics.registry, connector.troubles, served.host, served.port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: connector.stop())
     # Messages are tuples without cycles: collecting every 700 of them cost 6 % of the CPU.

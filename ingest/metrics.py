@@ -52,14 +52,14 @@ class Metrics:
 
 
 def serve(
-    metrics: Metrics, troubles: Callable[[], list[str]], host: str, port: int
+    registry: CollectorRegistry, troubles: Callable[[], list[str]], host: str, port: int
 ) -> ThreadingHTTPServer:
     """Serve `/metrics` and `/health` (200, or 503 with the reasons) in a thread."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))
+                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
             elif self.path == "/health":
                 found = troubles()
                 body = {"status": "unhealthy" if found else "healthy", "reasons": found}

@@ -304,7 +304,7 @@ def stock() -> None:
     client.on_connect = on_connect
     client.on_subscribe = lambda *_: metrics.connected.set(1)
     client.on_message = on_message
-    server = serve(metrics, list, "127.0.0.1", 0)
+    server = serve(metrics.registry, list, "127.0.0.1", 0)
     print(json.dumps({"event": "started", "metrics_port": server.server_port}), flush=True)
     client.connect(
         mqtt.host,

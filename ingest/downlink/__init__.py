@@ -1,0 +1,1 @@
+"""The downlink: commands from Kafka to devices, over MQTT."""
