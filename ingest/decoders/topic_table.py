@@ -8,7 +8,15 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from ingest.decoders import homesync, shelly_gen1, shelly_gen2, thai_monitor, wattaway
+from ingest.decoders import (
+    homesync,
+    shelly_gen1,
+    shelly_gen2,
+    tasmota,
+    thai_monitor,
+    wattaway,
+    zigbee2mqtt,
+)
 from ingest.decoders.json_bounds import FAULTS, MAX_BYTES, read_json
 from ingest.decoders.message import OLDEST_US_BACK, Decoder, Message
 from schemas.decoded import Decoded, Reason, Undecodable
@@ -21,7 +29,10 @@ NO_HOME = "-"
 _ROUTES_KEPT = 50_000
 _MAX_PREFIX_LEVELS = 4
 _NO_SHELLY_PREFIX = frozenset(
-    {"alerts", "cmd", "device", "devices", "homeassistant", "homesync", "meterstream", "sensor"}
+    {
+        *("alerts", "cmd", "device", "devices", "homeassistant", "homesync", "meterstream"),
+        *("sensor", "cmnd", "stat", "tele", "zigbee2mqtt", "poll"),
+    }
 )
 
 
@@ -66,6 +77,27 @@ def _shelly_rules(suffix: str, decode: Decoder, *, retained: bool = False) -> li
     ]
 
 
+def _zigbee_rules() -> list[Rule]:
+    """A rule for each number of levels that a name may have. Commands to a device and the bridge's
+    own messages lie in the same tree: they are told apart first.
+    """
+    rules = [Rule("zigbee2mqtt/bridge/#", zigbee2mqtt.decode_nothing, "z2m:bridge")]
+    for levels in range(1, _MAX_PREFIX_LEVELS + 1):
+        filter = "/".join(["zigbee2mqtt", *["+"] * levels])
+        address = "z2m:" + "/".join(f"{{{level}}}" for level in range(1, levels + 1))
+        rules += [
+            Rule(f"{filter}/availability", zigbee2mqtt.decode_availability, address, True),
+            Rule(f"{filter}/set", zigbee2mqtt.decode_nothing, address),
+            Rule(f"{filter}/get", zigbee2mqtt.decode_nothing, address),
+        ]
+    rules += [
+        Rule(one.filter.removesuffix("/get"), zigbee2mqtt.decode_state, one.address)
+        for one in rules
+        if one.filter.endswith("/get")
+    ]
+    return rules
+
+
 _PAYLOADS_HOME = "home:{home}/{device}"
 
 RULES: tuple[Rule, ...] = (
@@ -99,6 +131,10 @@ RULES: tuple[Rule, ...] = (
     Rule("shellies/+/info", shelly_gen1.decode_info, "shelly1:{1}"),
     Rule("shellies/+/announce", shelly_gen1.decode_announce, "shelly1:{1}"),
     Rule("shellies/+/online", shelly_gen1.decode_online, "shelly1:{1}", True),
+    Rule("tele/+/LWT", tasmota.decode_will, "tasmota:{1}", True),
+    Rule("tele/+/+", tasmota.decode_telemetry, "tasmota:{1}"),
+    Rule("stat/+/+", tasmota.decode_answer, "tasmota:{1}"),
+    *_zigbee_rules(),
     Rule("meterstream/+/rpc", shelly_gen2.decode_reply, "shelly:{1}"),
     Rule("meterstream/+/+/rpc", shelly_gen2.decode_reply, "shelly:{1}/{2}"),
     Rule("meterstream/+/+/+/rpc", shelly_gen2.decode_reply, "shelly:{1}/{2}/{3}"),

@@ -14,7 +14,7 @@ from schemas.reading import VALUE_NAMES
 
 TOPIC_WORDS = """
     h1 0 power energy voltage total l1 circuit kwh daily switch:0 em:0 sys status all device
-    telemetry rpc
+    telemetry rpc SENSOR STATE RESULT POWER1 STATUS8 STATUS11 INFO1
 """
 WORDS = st.sampled_from(TOPIC_WORDS.split()) | st.text(max_size=8)
 PAYLOAD_KEYS = """
@@ -23,7 +23,9 @@ PAYLOAD_KEYS = """
     event component switch:0 em:0 emdata:0 em1:0 em1data:0 sys wifi eth mqtt temperature:0 output
     source aenergy ret_aenergy total by_minute minute_ts temperature tC errors apower a_act_power
     meters emeters relays ison is_valid unixtime wifi_sta rssi ip update uptime result error id
-    online command_id current l1 thd total_kwh active
+    online command_id current l1 thd total_kwh active Time ENERGY Power Total Voltage ExportActive
+    POWER POWER2 Wifi Signal UptimeSec StatusSNS AM2301 Temperature TempUnit Info1 Version state
+    state_l2 power_l2 power_phase_b linkquality last_seen battery
 """
 KEYS = st.sampled_from(PAYLOAD_KEYS.split()) | st.sampled_from(VALUE_NAMES)
 SCALARS = (
@@ -50,6 +52,9 @@ VALID = [
     b'"aenergy":{"total":2,"by_minute":[1,2,3],"minute_ts":1763705940},"errors":["overtemp"]}}}',
     b'{"params":{"ts":1,"events":[{"component":"input:0","event":"btn_down"}]},"method":"NotifyEvent"}',
     b'{"meters":[{"power":1.5,"total":60}],"relays":[{"ison":true}],"wifi_sta":{"rssi":-5}}',
+    b'{"Time":"2018-02-15T17:37:10","TempUnit":"F","ENERGY":{"Total":[6.2,1],"Power":[8.15,0],'
+    b'"Voltage":237},"AM2301":{"Temperature":71.5,"Humidity":40},"POWER":"ON","POWER2":"OFF"}',
+    b'{"state":"ON","state_l2":"OFF","power":12,"energy":3.41,"linkquality":120,"last_seen":1e12}',
     b"21.5",
     b"true",
     b"on",

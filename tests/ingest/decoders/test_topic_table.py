@@ -41,6 +41,15 @@ ADDRESSES = {
     "shellies/shellyem3-C45BBE/relay/0/power": "shelly1:shellyem3-C45BBE",
     "shellies/shellyem3-C45BBE/online": "shelly1:shellyem3-C45BBE",
     "shellies/shellyem3-C45BBE/info": "shelly1:shellyem3-C45BBE",
+    "tele/tasmota_1A2B3C/SENSOR": "tasmota:tasmota_1A2B3C",
+    "tele/tasmota_1A2B3C/LWT": "tasmota:tasmota_1A2B3C",
+    "stat/tasmota_1A2B3C/RESULT": "tasmota:tasmota_1A2B3C",
+    "zigbee2mqtt/plug": "z2m:plug",
+    "zigbee2mqtt/attic/plug": "z2m:attic/plug",
+    "zigbee2mqtt/a/b/c/plug": "z2m:a/b/c/plug",
+    "zigbee2mqtt/plug/availability": "z2m:plug",
+    "zigbee2mqtt/a/b/c/plug/availability": "z2m:a/b/c/plug",
+    "zigbee2mqtt/attic/plug/set": "z2m:attic/plug",
 }
 UNKNOWN = [
     "",
@@ -58,7 +67,7 @@ UNKNOWN = [
     "a/b/c/d/e/events/rpc",
     "meterstream/online",
     "cmd/d1/reboot",
-    "zigbee2mqtt/plug",
+    "zigbee2mqtt",
     "$SYS/broker/uptime",
 ]
 
@@ -114,6 +123,9 @@ def test_only_what_holds_still_is_taken_when_retained():
         "shellypro3em-ec6260890b50/online",
         "a/b/c/d/online",
         "shellies/shellyem3-C45BBE/online",
+        "tele/tasmota_1A2B3C/LWT",
+        "zigbee2mqtt/plug/availability",
+        "zigbee2mqtt/a/b/c/plug/availability",
     }
     assert not takes_retained("nobody/knows")
 
