@@ -14,8 +14,16 @@ STATE_FIELDS: dict[str, type] = {
     "switched_by": str,
     "link_quality": int,
     "alarm": str,
+    "presence": str,
 }
-"""Every field that a state may have. `relay` is true when the load is connected."""
+"""Every field that a state may have. `relay` is true when the load is connected; `presence`, one of
+`schemas.presence.Presence`, is not said by the device but found by the stream.
+"""
+
+CONFIG_REPORT = "config_report"
+"""The name of the `Event` with which a device says how it is set up: its attributes are settings,
+and `config_version`, the version that it was given.
+"""
 
 StateValue = bool | int | float | str
 

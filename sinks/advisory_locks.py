@@ -11,3 +11,4 @@ class Lock(IntEnum):
     ROLLUP = 7302
     COST = 7303
     BILLING = 7304
+    PRESENCE = 7305

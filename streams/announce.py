@@ -16,9 +16,9 @@ import psycopg
 from confluent_kafka import KafkaError, Message, Producer
 
 from schemas.announcements import DeviceSaid, PackedReadings, RefusedHeaders
-from schemas.device import State
 from schemas.topics import DEVICE, RAW, RAW_DLQ, READING, USAGE_1M
 from schemas.usage import Quality, UsageWindow, Why
+from sinks.device_states import states_of
 from streams.records import Refused
 from streams.work import Work
 
@@ -168,24 +168,9 @@ def _refused(refused: Refused) -> Announcement:
     return RAW_DLQ.name, key, refused.payload, headers
 
 
-_STATES = """
-SELECT s.device_id, d.address, d.home_id, nullif(s.channel, ''), to_us(s.measured_at),
-       jsonb_object_agg(s.field, s.value)
-FROM device_state s JOIN device d USING (device_id)
-WHERE s.device_id = ANY(%s)
-GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 5, 4
-"""
-
-
 def read_states(conn: psycopg.Connection[Any], work: Work) -> list[DeviceSaid]:
     """The whole stored state of every device that `work` changed a field of."""
-    found: dict[int, DeviceSaid] = {}
-    ids = sorted({change.device.device_id for change in work.states})
-    if ids:
-        for device_id, address, home_id, channel, at_us, fields in conn.execute(_STATES, [ids]):
-            said = found.setdefault(device_id, DeviceSaid(device_id, address, [], home_id))
-            said.states.append(State(at_us, fields, channel))
-    return list(found.values())
+    return states_of(conn, sorted({change.device.device_id for change in work.states}))
 
 
 _WINDOWS = """

@@ -117,6 +117,12 @@ OWN = (
         priority=66,
     ),
     Program(
+        name="presence",
+        command=(sys.executable, "-m", "streams.presence"),
+        metrics_port="presence_metrics_port",
+        priority=67,
+    ),
+    Program(
         name="api",
         command=(sys.executable, "-m", "api"),
         ports=("api_port",),

@@ -135,6 +135,7 @@ def test_the_command_line_starts_reports_and_wipes(empty: StackSettings):
         "rollup": "absent",
         "cost": "absent",
         "billing": "absent",
+        "presence": "absent",
         "api": "absent",
     }
     kafka = next(one for one in listed if one["name"] == "kafka")

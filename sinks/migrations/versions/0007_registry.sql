@@ -152,9 +152,9 @@ CREATE TABLE presence (
     part      smallint NOT NULL,
     state     presence_state NOT NULL,
     since_at  timestamptz NOT NULL,
-    heard_at  timestamptz NOT NULL,                        -- to the minute, while it is online
-    folded_at timestamptz NOT NULL,                        -- the newest that was made of it
-    alerted   boolean NOT NULL DEFAULT false
+    heard_at  timestamptz,                                 -- to the minute, while it is online
+    folded_at timestamptz NOT NULL,                        -- of the newest message taken
+    alert_at  timestamptz                                  -- the alert that its home was told
 ) WITH (fillfactor = 70);
 
 -- Changes only. `heard_at` is when it was last heard before: until `since_at` of the row that says
@@ -173,7 +173,7 @@ CREATE TABLE device_presence (
 );
 CREATE INDEX device_presence_unannounced ON device_presence (device_id) WHERE NOT announced;
 
--- Devices that the presence process must read anew.
+-- Devices that the presence process must read anew; 0: all of them, for a model has changed.
 CREATE TABLE presence_dirty (device_id integer NOT NULL);
 
 CREATE FUNCTION mark_presence_dirty() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -187,3 +187,16 @@ CREATE TRIGGER device_presence_changed AFTER UPDATE OF home_id, model, deleted_a
     FOR EACH ROW WHEN ((OLD.home_id, OLD.model, OLD.deleted_at)
                        IS DISTINCT FROM (NEW.home_id, NEW.model, NEW.deleted_at))
     EXECUTE FUNCTION mark_presence_dirty();
+CREATE TRIGGER device_model_new AFTER INSERT ON device_state
+    FOR EACH ROW WHEN (NEW.field = 'model') EXECUTE FUNCTION mark_presence_dirty();
+CREATE TRIGGER device_model_changed AFTER UPDATE ON device_state
+    FOR EACH ROW WHEN (NEW.field = 'model' AND NEW.value IS DISTINCT FROM OLD.value)
+    EXECUTE FUNCTION mark_presence_dirty();
+
+CREATE FUNCTION mark_all_presence_dirty() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO presence_dirty VALUES (0);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER model_changed AFTER INSERT OR UPDATE OR DELETE ON model
+    FOR EACH STATEMENT EXECUTE FUNCTION mark_all_presence_dirty();
