@@ -1,23 +1,22 @@
 """The month that is replayed: what it measures, and in which order it arrives."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from infra.trials.bills import MONTH, TERMS, bill_of, contract_of
 from infra.trials.month import AROUND, MeteredMonth, metered_month
+from infra.trials.street import TERMS, Street, street
 from schemas.units import DAY_US, HOUR_US, SECOND_US
-from streams.tariffs.contract import cycle_for
-from streams.tariffs.loading import known_tariffs
 
 HOMES = len(TERMS)
 
 
 @pytest.fixture(scope="module")
 def month() -> MeteredMonth:
-    return metered_month(cycle_for(known_tariffs(), contract_of(0), MONTH), 20_000, HOMES, seed=3)
+    return street("h", 20_000, HOMES, seed=3).month
 
 
 def test_the_ledger_is_the_difference_of_the_register(month: MeteredMonth):
@@ -58,13 +57,12 @@ def test_readings_come_out_of_order_an_hour_late_and_days_late(month: MeteredMon
 
 
 def test_a_bill_is_of_its_home_and_of_what_each_day_used(month: MeteredMonth):
-    bills = {bill_of(month, home) for home in range(HOMES)}
-    assert len(bills) == HOMES
+    bills = Street("h", month).bills()
+    assert len({bill.sha256 for bill in bills.values()}) == HOMES
     changed = month.registers_uwh.copy()
     changed[0, AROUND + 86_400 // month.step_s] += 1  # µWh, at the second day's midnight
-    other = MeteredMonth(month.cycle, month.step_s, changed, month.powers_mw, month.kept)
-    assert bill_of(other, 0) != bill_of(month, 0)
-    assert bill_of(other, 1) == bill_of(month, 1)
+    other = Street("h", replace(month, registers_uwh=changed)).bills()
+    assert [home_id for home_id in bills if other[home_id] != bills[home_id]] == ["h000"]
 
 
 def test_more_readings_than_seconds_are_refused(month: MeteredMonth):
