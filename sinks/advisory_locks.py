@@ -12,3 +12,4 @@ class Lock(IntEnum):
     COST = 7303
     BILLING = 7304
     PRESENCE = 7305
+    COMMANDS = 7309

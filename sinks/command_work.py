@@ -180,6 +180,18 @@ def note_late(conn: Connection, moves: Sequence[Move]) -> int:
     return conn.execute(_LATE, _columns(final)[:3]).rowcount if final else 0
 
 
+def note_sent(conn: Connection, moves: Sequence[Move]) -> None:
+    """When commands were sent whose answers were quicker than this word."""
+    sent = [move for move in moves if move.sent_at is not None]
+    if sent:
+        conn.execute(
+            "UPDATE command c SET sent_at = v.sent_at "
+            "FROM unnest(%s::uuid[], %s::timestamptz[]) AS v (command_id, sent_at) "
+            "WHERE c.command_id = v.command_id AND c.sent_at IS NULL",
+            [[move.command_id for move in sent], [move.sent_at for move in sent]],
+        )
+
+
 _BY_STATE = """
     UPDATE command c SET state = 'done', confirmed_by = 'state'
     FROM device_state s
@@ -279,6 +291,8 @@ def ids_of_seqs(conn: Connection, wanted: Sequence[tuple[int, int]]) -> dict[tup
 
 
 def devices_of(conn: Connection, command_ids: Sequence[UUID]) -> dict[UUID, int]:
+    if not command_ids:
+        return {}
     rows = conn.execute(
         "SELECT command_id, device_id FROM command WHERE command_id = ANY (%s)",
         [list(command_ids)],
@@ -291,7 +305,7 @@ def devices_of(conn: Connection, command_ids: Sequence[UUID]) -> dict[UUID, int]
 
 @dataclass(frozen=True)
 class Suspect:
-    """A command that may have switched a relay; `since` is when it set out."""
+    """A command that may have switched a relay: it set out at `since`, and is over at `until`."""
 
     command_id: UUID
     device_id: int
@@ -299,7 +313,7 @@ class Suspect:
     turns_on: bool
     issued_by: str
     since: datetime
-    expires_at: datetime
+    until: datetime
 
 
 class Switched(NamedTuple):
@@ -315,7 +329,9 @@ class Switched(NamedTuple):
 
 _SUSPECTS = """
     SELECT c.command_id, c.device_id, coalesce(c.channel, '') AS channel, c.kind = 'on' AS turns_on,
-           c.issued_by, coalesce(c.sent_at, c.requested_at) AS since, c.expires_at
+           c.issued_by, coalesce(c.sent_at, c.requested_at) AS since,
+           CASE WHEN c.state = 'done' THEN least(c.ended_at, c.expires_at) ELSE c.expires_at END
+               AS until
     FROM unnest(%s::integer[]) AS v (device_id)
     CROSS JOIN LATERAL (
         SELECT * FROM command

@@ -113,24 +113,31 @@ CREATE FUNCTION legal_command_move(before text, after text) RETURNS boolean
         ('received', 'done'), ('received', 'failed'), ('received', 'expired'),
         ('received', 'superseded'));
 
--- A device is offline when it (or its last will) said so, and nothing has come since.
+-- A device is offline when it, its last will or its silence said so, and nothing has come since.
 CREATE FUNCTION device_offline(device integer) RETURNS boolean LANGUAGE sql STABLE
     RETURN EXISTS (
-        SELECT FROM device_state AS said
-        WHERE said.device_id = device AND said.channel = '' AND said.field = 'online'
-          AND said.value = 'false'
-          AND NOT EXISTS (SELECT FROM device_state AS later
-                          WHERE later.device_id = device AND later.measured_at > said.measured_at)
+        SELECT FROM (
+            SELECT measured_at AS at FROM device_state
+            WHERE device_id = device AND channel = '' AND field = 'online' AND value = 'false'
+            UNION ALL
+            SELECT since_at FROM presence WHERE device_id = device AND state = 'offline'
+            ORDER BY at DESC LIMIT 1
+        ) AS gone
+        WHERE NOT EXISTS (SELECT FROM device_state AS later
+                          WHERE later.device_id = device AND later.measured_at > gone.at)
+          AND NOT EXISTS (SELECT FROM presence
+                          WHERE presence.device_id = device AND state <> 'offline'
+                            AND since_at > gone.at)
           AND NOT EXISTS (SELECT FROM channel_state JOIN channel USING (channel_id)
-                          WHERE channel.device_id = device
-                            AND last_reading_at > said.measured_at));
+                          WHERE channel.device_id = device AND last_reading_at > gone.at));
 
 CREATE FUNCTION switch_interval_s(device integer) RETURNS double precision LANGUAGE sql STABLE
     RETURN coalesce(
-        (SELECT switch_interval_s FROM command_limit WHERE device_id = device),
+        (SELECT l.switch_interval_s FROM command_limit l WHERE l.device_id = device),
         (SELECT l.switch_interval_s FROM command_limit l
-         JOIN device_state s ON s.value = to_jsonb(l.model)
-         WHERE s.device_id = device AND s.channel = '' AND s.field = 'model'),
+         JOIN device d ON d.device_id = device
+         LEFT JOIN device_state s ON s.device_id = device AND s.channel = '' AND s.field = 'model'
+         WHERE l.model = coalesce(d.model, s.value #>> '{}')),
         1.0);
 
 CREATE FUNCTION check_command_move() RETURNS trigger LANGUAGE plpgsql AS $$
