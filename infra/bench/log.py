@@ -149,6 +149,7 @@ class LogWriter:
                 "bootstrap.servers": bootstrap,
                 "linger.ms": 20,
                 "enable.idempotence": True,  # or a retry would change the order
+                "message.timeout.ms": 0,
                 "compression.type": "lz4",
                 "queue.buffering.max.messages": 1_000_000,
                 "partitioner": PARTITIONER,

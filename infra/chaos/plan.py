@@ -8,7 +8,8 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-PROCESSES = ("uplink", "worker", "rollup", "api", "mosquitto", "timescale", "kafka")
+MONEY = ("cost", "billing")
+PROCESSES = ("uplink", "worker", "rollup", *MONEY, "api", "mosquitto", "timescale", "kafka")
 IN_FLOW = ("uplink", "worker", "mosquitto", "timescale", "kafka")
 HOPS: Mapping[str, tuple[str, ...]] = {
     "node-broker": ("mosquitto",),
@@ -46,7 +47,7 @@ KINDS = {
     for kind in (
         Kind("kill", "kill -9", PROCESSES, share=9),
         Kind("kill2", "kill -9 of two at once", PROCESSES, together=2),
-        Kind("stop", "SIGSTOP, then SIGCONT", IN_FLOW, 1, 60),
+        Kind("stop", "SIGSTOP, then SIGCONT", (*IN_FLOW, *MONEY), 1, 60),
         Kind("restart", "a clean stop and start", PROCESSES),
         Kind("wipe", "the broker's files deleted while it is stopped", ("mosquitto",)),
         Kind("down", "stopped for --down-s", ("kafka", "timescale")),
@@ -108,6 +109,11 @@ def targets_of(text: str) -> tuple[str, ...]:
             raise BadPlan(f"--target {word}: all, or of {', '.join([*PROCESSES, *HOPS])}")
     hops = [hop for hop, ends in HOPS.items() if set(ends) & set(words)]
     return tuple(dict.fromkeys([*words, *hops]))
+
+
+def hits_money(kinds: Sequence[str], targets: Sequence[str]) -> bool:
+    """Whether a fault may hit who works out costs and bills."""
+    return any(set(KINDS[name].targets) & set(targets) & set(MONEY) for name in kinds)
 
 
 def plan(

@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,8 @@ import psycopg
 
 from infra.chaos import checks, report
 from infra.chaos.faults import STRIKES
-from infra.chaos.plan import GROUPS, KINDS, BadPlan, Planned, plan
+from infra.chaos.money import Money
+from infra.chaos.plan import GROUPS, KINDS, BadPlan, Planned, hits_money, plan
 from infra.chaos.report import Report, Row
 from infra.chaos.rig import CannotMount, Rig, mounted_disk, private_rig
 from infra.chaos.samples import Samples
@@ -31,7 +33,12 @@ DRAINED_WITHIN_S = 600.0
 DRAINED_S = 3.0  # no more waits than the nodes make in so long
 MOST_NAMED = 100_000
 MOST_SAID = 20
-SERVES_AT = {"rollup": ("rollup_metrics_port", "metrics"), "api": ("api_port", "health")}
+SERVES_AT = {
+    "rollup": ("rollup_metrics_port", "metrics"),
+    "cost": ("cost_metrics_port", "metrics"),
+    "billing": ("billing_metrics_port", "metrics"),
+    "api": ("api_port", "health"),
+}
 """Processes outside the flow: port and path at which they serve."""
 
 
@@ -115,7 +122,12 @@ def run_faults(
     )
     rig.load = load
     refused = _refused(rig)
-    with Samples(rig.stack) as samples, load:
+    with ExitStack() as held:
+        samples = held.enter_context(Samples(rig.stack))
+        money = None
+        if hits_money(options.kinds, options.targets):
+            money = held.enter_context(Money(rig.stack, f"{settings.home}-", options.seed))
+        held.enter_context(load)
         load.wait_until_stored(time.time())
         try:
             for planned in _due(options, told):
@@ -130,6 +142,9 @@ def run_faults(
             account = load.finish(told, most_named=MOST_NAMED)
         except (LoadFailed, NotFinal) as error:
             raise LoadFailed("; ".join([*failures, str(error)])) from error
+        if money is not None:
+            told("looking at bills and costs", 0, 0)
+            failures += money.settle()
     if failures or not account.ok:
         failures += _evidence(rig, folder, told)
     told("looking at offsets and topics", 0, 0)
@@ -210,6 +225,8 @@ def _strike(rig: Rig, load: SteadyLoad, samples: Samples, planned: Planned) -> R
         return row
     memory = {"start": samples.resident_mib()} if planned.kind == "down" else None
     before = {name: rig.stack.pid(name) for name in planned.targets if name in SERVES_AT}
+    if planned.kind == "stop":
+        before = dict.fromkeys(before, 0)  # it goes on as the process it was
     struck = STRIKES[planned.kind](rig, planned)
     if memory is not None:
         memory["end"] = samples.resident_mib()

@@ -60,3 +60,20 @@ def test_a_stopped_worker_is_replaced_and_commits_nothing_afterwards(rig: Rig, t
     assert row.notes["zombies_transaction"] == "ended"
     assert "another worker has taken over" in row.notes["zombie_said"]
     assert row.notes["taken_over_s"] < 25  # 10 s on a quiet machine
+
+
+def test_killed_and_stopped_processes_of_costs_and_bills_tell_nothing_wrong(
+    rig: Rig, tmp_path: Path
+):
+    options = Options(
+        seed=3, kinds=kinds_of("kill,stop"), targets=targets_of("cost,billing"), count=8,
+        rate=200, devices=20,
+    )  # fmt: skip
+    report = run_faults(rig, options, lambda text, done, total: None, tmp_path)
+    for row in report.faults:
+        print(row)
+    assert report.failures == []
+    assert {row.target for row in report.faults} == {"cost", "billing"}
+    assert all(row.recovery_s is not None for row in report.faults)
+    ((versions,),) = rig.query("SELECT max(version) FROM bill")
+    assert versions > 1, "no day came late"
