@@ -86,16 +86,17 @@ def name_in_all_homes(address: str) -> str | None:
 
 
 def command_topics() -> tuple[str, ...]:
-    """Filters of everything that is published to devices, for the account that does so."""
+    """Filters of everything that tells devices what to do, for the account that does so."""
     filters = [
         filter
         for family, levels in FAMILIES.items()
         for filter in _rights(family, ["+"] * levels).subscribe
-        if family != "z2m"
+        if family != "z2m" and not filter.endswith("/ack")
     ]
     prefixes = ("+/+", "+/+/+", "+/+/+/+")  # of Shelly's that have no account of ours
     filters += [f"{prefix}/{end}" for prefix in prefixes for end in _SHELLY_COMMANDS]
-    return (*filters, "zigbee2mqtt/#")
+    filters += [f"zigbee2mqtt/{name}/set" for name in ("+", *prefixes)]
+    return tuple(filters)
 
 
 FAMILIES = {"homesync": 2, "wattaway": 1, "home": 2, "shelly": 1, "shelly1": 1, "tasmota": 1,

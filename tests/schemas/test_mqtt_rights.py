@@ -84,12 +84,18 @@ def test_what_a_node_may_publish_is_read_as_its_own(family, topic):
     assert address_of(topic, b"{}") == address
 
 
-def test_commands_can_be_published_to_every_node():
+def test_commands_can_be_published_to_every_node_and_nothing_in_its_name():
     to_publish = command_topics()
     for family, node in [("homesync", "n"), ("wattaway", "n"), ("shelly", "n"), ("shelly1", "n"),
-                         ("home", "n"), ("tasmota", "n"), ("z2m", "bridge")]:  # fmt: skip
-        for heard in rights_of(address_of_node(family, "h", node)).subscribe:
-            assert any(overlap(right, heard) for right in to_publish), heard
+                         ("home", "n"), ("tasmota", "n")]:  # fmt: skip
+        rights = rights_of(address_of_node(family, "h", node))
+        for heard in rights.subscribe:
+            commands = any(overlap(right, heard) for right in to_publish)
+            assert commands != heard.endswith("/ack"), heard
+        for said in rights.publish if family != "shelly" else ():  # a prefix may be n/events
+            assert not any(overlap(right, said) for right in to_publish), said
+    assert any(overlap(right, "zigbee2mqtt/hall/lamp/set") for right in to_publish)
+    assert not any(overlap(right, "zigbee2mqtt/hall/lamp") for right in to_publish)
 
 
 @pytest.mark.parametrize(
