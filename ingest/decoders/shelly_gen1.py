@@ -134,6 +134,20 @@ def decode_info(message: Message) -> Decoded:
     said = read_object(message.payload)
     unixtime = require_number(said.get("unixtime"), "unixtime")
     measured_us, clock = instant_of(unixtime, message.received_us, message.oldest_us_back)
+    return _decode_status(said, measured_us, clock, message)
+
+
+def decode_polled(message: Message) -> Decoded:
+    """Decode `/status`, asked over HTTP. It takes our clock, as all that such a device says over
+    MQTT does: registers under two clocks would step back and forth.
+    """
+    said = read_object(message.payload)
+    return _decode_status(said, message.received_us, Clock.RECEIVED_NO_CLOCK, message)
+
+
+def _decode_status(
+    said: dict[str, object], measured_us: int, clock: Clock, message: Message
+) -> Decoded:
     decoded = Decoded(message.address)
     for number, meter in enumerate(_list(said, "meters")):
         _add(decoded, f"relay:{number}", _meter_fields(meter), measured_us, clock)

@@ -30,6 +30,7 @@ from ingest.decoders.json_bounds import (
 )
 from ingest.decoders.message import Message
 from ingest.decoders.quantities import NOTHING, values_of
+from ingest.decoders.shelly_records import asks_for_records, readings_in
 from schemas.decoded import Decoded, Reason, Undecodable
 from schemas.device import Event, State, StateValue
 from schemas.reading import Clock, Reading
@@ -113,8 +114,10 @@ def decode_reply(message: Message) -> Decoded:
         said = {"error": True, "code": error.get("code"), "message": error.get("message")}
     result = frame.get("result")
     if isinstance(result, dict):
+        if asks_for_records(request_id):
+            return Decoded(message.address, readings_in(result, str(request_id), message))
         if any(key.partition(":")[0] in _COMPONENTS for key in result):
-            return _decode_components(result, None, message)
+            return _decode_components(result, _clock_of(result), message)
         said |= result
     if is_seq(request_id):
         event = answer_of(
@@ -131,6 +134,17 @@ def decode_reply(message: Message) -> Decoded:
         state = State(message.received_us, state_fields(about), retained=message.retained)
         reply.states.append(state)
     return reply
+
+
+def decode_polled(message: Message) -> Decoded:
+    """Decode the bare result of `Shelly.GetStatus`, asked over HTTP."""
+    status = read_object(message.payload)
+    return _decode_components(status, _clock_of(status), message)
+
+
+def _clock_of(status: dict[str, object]) -> object:
+    """A full status has no `ts`: the device's clock, in whole seconds, null until it is set."""
+    return require_object(status.get("sys") or {}, "sys").get("unixtime")
 
 
 def _decode_components(components: dict[str, object], ts: object, message: Message) -> Decoded:

@@ -1,6 +1,7 @@
 """Which family a topic belongs to, whose it is, and what its message says.
 
-The table is ordered: the first filter that matches a topic decides. All of it is subscribed to.
+The table is ordered: the first filter that matches a topic decides. All of it is subscribed to,
+but the topics under `poll/`: these are never published, what was asked over HTTP bears them.
 """
 
 from collections.abc import Sequence
@@ -77,6 +78,17 @@ def _shelly_rules(suffix: str, decode: Decoder, *, retained: bool = False) -> li
     ]
 
 
+def _polled_rules() -> list[Rule]:
+    return [
+        Rule(
+            f"poll/shelly/{'+/' * levels}status",
+            shelly_gen2.decode_polled,
+            "shelly:" + "/".join(f"{{{level + 2}}}" for level in range(levels)),
+        )
+        for levels in range(1, _MAX_PREFIX_LEVELS + 1)
+    ]
+
+
 def _zigbee_rules() -> list[Rule]:
     """A rule for each number of levels that a name may have. Commands to a device and the bridge's
     own messages lie in the same tree: they are told apart first.
@@ -101,6 +113,8 @@ def _zigbee_rules() -> list[Rule]:
 _PAYLOADS_HOME = "home:{home}/{device}"
 
 RULES: tuple[Rule, ...] = (
+    *_polled_rules(),
+    Rule("poll/shellies/+/status", shelly_gen1.decode_polled, "shelly1:{2}"),
     *_shelly_rules("events/rpc", shelly_gen2.decode_notification),
     Rule("homesync/+/nodes/+/telemetry/+", homesync.decode_telemetry, "homesync:{1}/{3}"),
     Rule("homesync/+/nodes/+/status", homesync.decode_status, "homesync:{1}/{3}", True),
@@ -190,6 +204,11 @@ def brings_envelopes(topic: str) -> bool:
     return route is not None and route.decode is homesync.decode_telemetry
 
 
+def is_polled(topic: str) -> bool:
+    """Whether a topic, or a filter, is of those that are never published."""
+    return topic.startswith("poll/")
+
+
 def takes_retained(topic: str) -> bool:
     """Whether a retained message of this topic is a status that still holds."""
     route = _routes.get(topic) or _find_route(topic)
@@ -265,7 +284,7 @@ def _subscriptions() -> tuple[str, ...]:
     """The filters of all rules, but those that another takes in: a broker may send twice what
     matches two filters.
     """
-    filters = list(dict.fromkeys(rule.filter for rule in RULES))
+    filters = list(dict.fromkeys(rule.filter for rule in RULES if not is_polled(rule.filter)))
     return tuple(
         each
         for each in filters
