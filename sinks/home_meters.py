@@ -64,14 +64,23 @@ def set_meter(
     """Let a channel count for the home, or change the entry that begins at `valid_from`.
 
     Without `channel` the device's `total`, or its only one; without `valid_from` the channel's one
-    entry, or a new one since ever. Raises UnknownHome, BadMeter and AmbiguousMeters.
+    entry, or a new one since the home has the device. Raises UnknownHome, BadMeter and
+    AmbiguousMeters.
     """
     with conn.transaction():
         find_home(conn, home_id, lock=True)
         _check_owner(home_id, device)
         name, channel_id = _channel(conn, device, channel)
         start = _start(list_meters(conn, home_id), channel_id, name, valid_from)
+        since = _owned_since(conn, home_id, device)
+        if valid_from is None:
+            start = max(start, since)
         _check_span(start, valid_to)
+        if start < since:
+            raise BadMeter(
+                f"home {home_id!r:.60} has {device.name or device.address} since "
+                f"{since.isoformat()}; what it measured before is another home's"
+            )
         try:
             with conn.transaction():
                 changed = conn.execute(_SET, (home_id, channel_id, role, start, valid_to))
@@ -134,6 +143,19 @@ def _check_owner(home_id: str, device: DeviceRow) -> None:
             f"{device.name or device.address} belongs to home {device.home_id!r}; "
             f"give it to {home_id!r} first, or name a device of that home"
         )
+
+
+def _owned_since(conn: psycopg.Connection[Any], home_id: str, device: DeviceRow) -> datetime:
+    """The first quarter hour that is wholly the home's; of an unclaimed device, the first of all.
+
+    One that was ever of another home is the present one's since it came.
+    """
+    row = conn.execute(
+        "SELECT date_bin('15 minutes', valid_from + interval '00:14:59.999999', timestamptz 'epoch') "
+        "FROM device_home WHERE device_id = %s AND home_id = %s AND valid_to IS NULL",
+        [device.device_id, home_id],
+    ).fetchone()
+    return SINCE_EVER if row is None else row[0]
 
 
 def _channel(

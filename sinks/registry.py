@@ -94,7 +94,7 @@ def resolve_device(conn: psycopg.Connection[Any], text: str) -> DeviceRow:
 def claim_device(
     conn: psycopg.Connection[Any],
     address: str,
-    name: str,
+    name: str | None,
     home_id: str,
     zone: str,
     *,
@@ -103,7 +103,8 @@ def claim_device(
     """Give a device to a home, registering it if it was never seen. Returns its id.
 
     Claiming again changes name, home and zone; another zone marks all its days to be added up
-    anew. `gap_limit_s` None leaves the limit as it is. One transaction.
+    anew. `name` and `gap_limit_s` None leave what is. A deleted device is there again. One
+    transaction.
     Raises NameTaken and UnknownZone.
     """
     check_zone(zone)
@@ -127,19 +128,25 @@ def claim_device(
             raise NameTaken(f"another device is named {name!r}; choose another name") from error
         assert device_id is not None
         if old_zone is not None and old_zone != zone:
-            for table in ("usage_1d", "usage_1w", "usage_1mo"):
-                cursor.execute(_FORGET.format(table).encode(), [device_id])
-            cursor.execute(_MARK, [device_id])
+            add_up_anew(conn, device_id)
     return device_id
+
+
+def add_up_anew(conn: psycopg.Connection[Any], device_id: int) -> None:
+    """The device's zone has changed: mark all its days."""
+    for table in ("usage_1d", "usage_1w", "usage_1mo"):
+        conn.execute(_FORGET.format(table).encode(), [device_id])
+    conn.execute(_MARK, [device_id])
 
 
 _CLAIM = """
     INSERT INTO device (address, family, name, home_id, zone, gap_limit_s, claimed_at)
     VALUES (%(address)s, %(family)s, %(name)s, %(home_id)s, %(zone)s, %(gap_limit_s)s, now())
     ON CONFLICT (address) DO UPDATE SET
-        name = excluded.name, home_id = excluded.home_id, zone = excluded.zone,
-        gap_limit_s = coalesce(excluded.gap_limit_s, device.gap_limit_s),
-        claimed_at = coalesce(device.claimed_at, excluded.claimed_at)
+        name = coalesce(excluded.name, device.name), home_id = excluded.home_id,
+        zone = excluded.zone, gap_limit_s = coalesce(excluded.gap_limit_s, device.gap_limit_s),
+        gap_limit_of_model = device.gap_limit_of_model AND excluded.gap_limit_s IS NULL,
+        claimed_at = coalesce(device.claimed_at, excluded.claimed_at), deleted_at = NULL
     RETURNING device_id"""
 _FORGET = """
     DELETE FROM {} WHERE channel_id IN (SELECT channel_id FROM channel WHERE device_id = %s)"""

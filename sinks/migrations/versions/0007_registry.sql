@@ -86,10 +86,14 @@ SELECT device_id, home_id, timestamptz 'epoch' FROM device WHERE home_id IS NOT 
 
 -- Follows `device.home_id`, whoever writes it. The first home has what was measured before it
 -- came; each later one begins with the change, or at `meterstream.moved_at` of the transaction.
+-- Other homes' meters on the device end with the quarter hour in which that lies.
 CREATE FUNCTION follow_device_home() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     at timestamptz := coalesce(
         nullif(current_setting('meterstream.moved_at', true), '')::timestamptz, clock_timestamp());
+    quarter_end timestamptz :=
+        date_bin('15 minutes', at + interval '15 minutes' - interval '1 microsecond',
+                 timestamptz 'epoch');
 BEGIN
     DELETE FROM device_home WHERE device_id = NEW.device_id AND valid_from >= at;
     UPDATE device_home SET valid_to = at
@@ -100,6 +104,13 @@ BEGIN
                CASE WHEN EXISTS (SELECT FROM device_home WHERE device_id = NEW.device_id)
                     THEN at ELSE timestamptz 'epoch' END;
     END IF;
+    DELETE FROM home_meter m USING channel c
+    WHERE c.channel_id = m.channel_id AND c.device_id = NEW.device_id
+      AND m.home_id IS DISTINCT FROM NEW.home_id AND m.valid_from >= quarter_end;
+    UPDATE home_meter m SET valid_to = quarter_end, set_at = now() FROM channel c
+    WHERE c.channel_id = m.channel_id AND c.device_id = NEW.device_id
+      AND m.home_id IS DISTINCT FROM NEW.home_id
+      AND coalesce(m.valid_to, 'infinity') > quarter_end;
     RETURN NULL;
 END $$;
 CREATE TRIGGER device_home_new AFTER INSERT ON device
