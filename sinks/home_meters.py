@@ -151,8 +151,9 @@ def _owned_since(conn: psycopg.Connection[Any], home_id: str, device: DeviceRow)
     One that was ever of another home is the present one's since it came.
     """
     row = conn.execute(
-        "SELECT date_bin('15 minutes', valid_from + interval '00:14:59.999999', timestamptz 'epoch') "
-        "FROM device_home WHERE device_id = %s AND home_id = %s AND valid_to IS NULL",
+        """
+        SELECT date_bin('15 minutes', valid_from + interval '00:14:59.999999', timestamptz 'epoch')
+        FROM device_home WHERE device_id = %s AND home_id = %s AND valid_to IS NULL""",
         [device.device_id, home_id],
     ).fetchone()
     return SINCE_EVER if row is None else row[0]
