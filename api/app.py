@@ -9,13 +9,24 @@ from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from api import docs_page, home_problems, problems
+from api import command_problems, docs_page, home_problems, problems
 from api.auth import require_operator, token_hash
 from api.database import make_homes_pool, make_pool
 from api.metrics import Metrics
 from api.middleware import RequestContext, TrustedHosts
 from api.problems import ProblemDocument
-from api.routes import bills, costs, devices, health, home_usage, homes, readings, registers, usage
+from api.routes import (
+    bills,
+    commands,
+    costs,
+    devices,
+    health,
+    home_usage,
+    homes,
+    readings,
+    registers,
+    usage,
+)
 from api.settings import ApiSettings
 from sinks import queries
 
@@ -72,12 +83,13 @@ def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
     app.add_middleware(RequestContext, metrics=metrics)  # added last: outermost
     problems.install(app)
     home_problems.install(app)
+    command_problems.install(app)
     app.include_router(health.router)
     app.get("/docs", include_in_schema=False)(_docs)
     guarded = [Depends(require_operator)]  # of every route under /api/v1
     app.get("/api/v1/openapi.json", include_in_schema=False, dependencies=guarded)(_openapi)
     # the device's own path last: it takes slashes
-    for part in (readings, usage, registers, home_usage, homes, bills, costs, devices):
+    for part in (readings, usage, registers, home_usage, homes, bills, costs, commands, devices):
         app.include_router(part.router, dependencies=guarded, responses=_ERRORS)
     return app
 

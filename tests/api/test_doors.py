@@ -74,6 +74,14 @@ OPERATIONS = {
     "compareUtilityBill": "/api/v1/homes/{home_id}/bills/{month}/utility",
     "compareTariffs": "/api/v1/homes/{home_id}/what-if",
     "listTariffs": "/api/v1/tariffs",
+    "giveCommand": "/api/v1/devices/{device}/commands",
+    "listCommands": "/api/v1/devices/{device}/commands",
+    "giveOldCommand": "/api/v1/devices/{device}/command",
+    "giveCommands": "/api/v1/commands",
+    "getCommand": "/api/v1/commands/{command_id}",
+    "cancelCommand": "/api/v1/commands/{command_id}/cancel",
+    "listSwitches": "/api/v1/devices/{device}/switches",
+    "setCommandLimit": "/api/v1/devices/{device}/command-limit",
 }
 """Each operation's id and path."""
 GUARDED = [(method, path) for method, path in ROUTES if path not in OPEN]
