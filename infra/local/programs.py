@@ -123,6 +123,12 @@ OWN = (
         priority=67,
     ),
     Program(
+        name="commands",
+        command=(sys.executable, "-m", "streams.commands"),
+        metrics_port="commands_metrics_port",
+        priority=68,
+    ),
+    Program(
         name="api",
         command=(sys.executable, "-m", "api"),
         ports=("api_port",),

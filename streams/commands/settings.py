@@ -17,4 +17,4 @@ class CommandSettings(BaseSettings):
     commands_patience_s: float = Field(default=5.0, ge=0)
     commands_grace_s: float = Field(default=5.0, ge=0)
     commands_longest_s: float = Field(default=60.0, ge=0)
-    metrics_port: int = Field(default=9105, ge=0, le=65535)  # 0: none
+    metrics_port: int = Field(default=9106, ge=0, le=65535)  # 0: none

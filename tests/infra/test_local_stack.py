@@ -136,6 +136,7 @@ def test_the_command_line_starts_reports_and_wipes(empty: StackSettings):
         "cost": "absent",
         "billing": "absent",
         "presence": "absent",
+        "commands": "absent",
         "api": "absent",
     }
     kafka = next(one for one in listed if one["name"] == "kafka")
