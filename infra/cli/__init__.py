@@ -27,6 +27,7 @@ MODULES = tuple(
         "homes",
         "analyse",
         "budget",
+        "commands",
         "load",
         "verify",
         "simulate",
