@@ -12,20 +12,24 @@ from streams.tariffs.errors import NotKnown, TariffError
 from streams.tariffs.ledger import Ledger
 from streams.tariffs.month import QUARTER
 
-_PRICE_DIGITS = 9
+PRICE_DIGITS = 9
 _KWH_DIGITS = 9
 
 
 class BadPrices(TariffError):
-    """A list of prices that does not fit its day."""
+    """Prices that do not fit their day, their market or the tariff."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpotPrices:
-    """Prices per kWh of a market in one currency, by the UTC start of their quarter hour."""
+    """Prices per kWh of a market in one currency, by the UTC start of their quarter hour.
+
+    `currency` None: nobody has said any price yet.
+    """
 
     market: str
     by_instant: Mapping[datetime, Decimal]
+    currency: str | None = None
 
     @classmethod
     def of_day(cls, market: str, day: date, zone: ZoneInfo, prices: Sequence[Decimal]) -> Self:
@@ -43,7 +47,21 @@ class SpotPrices:
 
     def __or__(self, other: Self) -> "SpotPrices":
         """Both; where they overlap the prices of `other`."""
-        return SpotPrices(self.market, {**self.by_instant, **other.by_instant})
+        both = {**self.by_instant, **other.by_instant}
+        return SpotPrices(self.market, both, other.currency or self.currency)
+
+    def check(self, tariff_id: str, market: str, currency: str) -> None:
+        """Raises BadPrices if the tariff follows another market, or is in another currency."""
+        if self.market != market:
+            raise BadPrices(
+                f'tariff "{tariff_id}" follows the market "{market}", the prices are of '
+                f'"{self.market}"; give those of its own'
+            )
+        if self.currency not in (None, currency):
+            raise BadPrices(
+                f'tariff "{tariff_id}" is in {currency}, the prices of the market "{market}" in '
+                f"{self.currency}; import them in {currency}"
+            )
 
     def over(self, ledger: Ledger) -> list[int]:
         """Prices in 10^-9 of the currency for each quarter hour; 0 where none is needed.
@@ -60,11 +78,11 @@ class SpotPrices:
                     f'market "{self.market}": no price for {at.isoformat()}; import the prices '
                     "of that day"
                 )
-            prices.append(0 if price is None else int(price.scaleb(_PRICE_DIGITS)))
+            prices.append(0 if price is None else int(price.scaleb(PRICE_DIGITS)))
         return prices
 
 
 def spot_cost(prices: SpotPrices, ledger: Ledger) -> Decimal:
     """Energy times price, summed exactly; prices have up to nine decimals."""
     total = sum(map(mul, ledger.energy_uwh.tolist(), prices.over(ledger)))
-    return Decimal(total).scaleb(-_PRICE_DIGITS - _KWH_DIGITS)
+    return Decimal(total).scaleb(-PRICE_DIGITS - _KWH_DIGITS)

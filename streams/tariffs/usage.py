@@ -95,10 +95,12 @@ def uwh_of(energy_kwh: Decimal) -> int:
 def usage_of(rates: MonthRates, ledger: Ledger, spot: SpotPrices | None = None) -> Usage:
     """Measure a ledger for a tariff: of a whole cycle, or of whole days to be added up.
 
-    Raises NotKnown for an instant without a spot price or a year without holidays.
+    Raises NotKnown for an instant without a spot price or a year without holidays, BadPrices for
+    prices of another market or currency.
     """
     amount = None
     if rates.rates.spot is not None and spot is not None:
+        spot.check(rates.tariff.id, rates.rates.spot, rates.tariff.currency)
         amount = spot_cost(spot, ledger)
     return Usage(
         int(ledger.energy_uwh.sum()),

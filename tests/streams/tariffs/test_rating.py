@@ -209,9 +209,8 @@ def test_both_hours_of_the_fall_back_have_their_own_price():
 def test_spot_prices_may_be_negative_and_bear_charge_and_tax():
     #  2 kWh at 0.20 and 1 kWh at -0.05: 0.35; charge 3 x 0.10 = 0.30; (0.35 + 0.30) x 1.19 = 0.77
     rates, cycle = february(SPOT)
-    prices = SpotPrices(
-        "m", {cycle.start: Decimal("0.20"), cycle.start + QUARTER: Decimal("-0.05")}
-    )
+    by_instant = {cycle.start: Decimal("0.20"), cycle.start + QUARTER: Decimal("-0.05")}
+    prices = SpotPrices("market", by_instant, "EUR")
     usage = usage_of(rates, ledger(cycle.start, [2 * KWH, KWH, 0]), prices)
     bill = rate(rates, cycle, usage)
     assert lines(bill, Kind.ENERGY) == {"all": "0.30", "spot": "0.35"}
@@ -220,11 +219,25 @@ def test_spot_prices_may_be_negative_and_bear_charge_and_tax():
 
 def test_energy_without_a_spot_price_is_an_error():
     rates, cycle = february(SPOT)
-    prices = SpotPrices("m", {cycle.start: Decimal("0.20")})
-    with pytest.raises(NotKnown, match='market "m": no price for 2026-01-31T23:15:00'):
+    prices = SpotPrices("market", {cycle.start: Decimal("0.20")})
+    with pytest.raises(NotKnown, match='market "market": no price for 2026-01-31T23:15:00'):
         usage_of(rates, ledger(cycle.start, [1, 1]), prices)
     with pytest.raises(BadUsage, match='tariff "t" follows spot prices; give them'):
         rate(rates, cycle, Usage(1, {"all": 1}))
+
+
+@pytest.mark.parametrize(
+    ("market", "currency", "told"),
+    [
+        ("other", "EUR", 'tariff "t" follows the market "market", the prices are of "other"'),
+        ("market", "SEK", 'tariff "t" is in EUR, the prices of the market "market" in SEK'),
+    ],
+)
+def test_prices_of_another_market_or_currency_make_no_bill(market, currency, told):
+    rates, cycle = february(SPOT)
+    prices = SpotPrices(market, {cycle.start: Decimal(1)}, currency)
+    with pytest.raises(BadPrices, match=told):
+        usage_of(rates, ledger(cycle.start, [1]), prices)
 
 
 # The ledger -------------------------------------------------------------------------------------
