@@ -1,0 +1,79 @@
+"""A command's payload, read with suspicion. Pure.
+
+{"command_id", "command_seq", "issued_at", "expires_at"} with whole Unix seconds, and
+{"action": "on" | "off" | "toggle", "relay": name or null} to switch, else {"parameters": {…}}.
+"""
+
+import json
+
+SWITCHING = ("on", "off", "toggle")
+KINDS = ("relay", "reboot", "config", "calibrate", "reset_energy", "ota")
+MAX_SEQ = 2**31 - 1
+MAX_ID = 64
+MAX_DEPTH = 8
+
+
+class Refused(Exception):
+    """The command does not run; the text says why. Nothing has changed."""
+
+
+class Command:
+    def __init__(self, kind, said):
+        self.kind = kind  # the last level of its topic
+        self.command_id = said["command_id"]
+        self.seq = said["command_seq"]
+        self.expires_at_s = said["expires_at"]
+        self.action = said.get("action")
+        self.relay = said.get("relay")
+        self.channel = said.get("channel")
+        self.parameters = said.get("parameters") or {}
+
+
+def read(kind, payload):
+    """Raises Refused. A payload that names its command has it in the exception's `command_id`."""
+    if kind not in KINDS:
+        raise Refused("no command is named %s" % kind[:40])
+    said = _object(payload)
+    command_id = said.get("command_id")
+    if not isinstance(command_id, str) or not 0 < len(command_id) <= MAX_ID:
+        raise Refused("command_id is missing")
+    try:
+        _refuse_unsound(kind, said)
+    except Refused as error:
+        error.command_id = command_id
+        raise
+    return Command(kind, said)
+
+
+def _refuse_unsound(kind, said):
+    _whole(said, "command_seq", 1, MAX_SEQ)
+    _whole(said, "expires_at", 0, 2**40)
+    if kind == "relay":
+        if said.get("action") not in SWITCHING:
+            raise Refused("action %r is none of on, off, toggle" % (said.get("action"),))
+    elif not isinstance(said.get("parameters") or {}, dict):
+        raise Refused("parameters is no object")
+
+
+def _whole(said, name, low, high):
+    value = said.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise Refused("%s %r is no whole number from %d to %d" % (name, value, low, high))
+
+
+def _object(payload):
+    depth = 0
+    for byte in payload:
+        if byte in b"{[":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise Refused("deeper than %d levels" % MAX_DEPTH)
+        elif byte in b"}]":
+            depth -= 1
+    try:
+        said = json.loads(payload)
+    except (ValueError, UnicodeError) as error:
+        raise Refused("no JSON") from error
+    if not isinstance(said, dict):
+        raise Refused("no JSON object")
+    return said

@@ -1,0 +1,97 @@
+"""The PZEMs on a serial line: read in turn, their registers reset when told. Never waits."""
+
+from node.modbus import BadFrame
+from node.pzem004t import (
+    Bus,
+    measurement,
+    read_request,
+    refuse_not_done,
+    reset_energy_request,
+)
+
+TRIES = 2
+RESET, READ = "reset", "read"
+
+
+class Meters:
+    """`named` is the channel of each address. `fault(address, why)` hears of every bad frame."""
+
+    def __init__(self, serial, named, fault):
+        self._bus = Bus(serial)
+        self._fault = fault
+        self.set_named(named)
+        self._queue = []  # (what, address, tries left)
+        self._current = None
+        self._found = []  # (channel, Measurement) of the round under way
+        self._round = False
+        self._reset_result = None
+        self.bad_frames = 0
+
+    @property
+    def busy(self):
+        return self._round or self._current is not None or bool(self._queue)
+
+    def set_named(self, named):
+        self._named = {int(address): channel for address, channel in named.items()}
+
+    def begin_round(self):
+        """Read every meter once; False while the last round is under way."""
+        if self._round:
+            return False
+        self._round = True
+        self._found = []
+        self._queue.extend([(READ, address, TRIES) for address in sorted(self._named)])
+        return True
+
+    def reset_energy(self, channel):
+        """False where no meter has this channel; None means the only one."""
+        for address, name in self._named.items():
+            if name == channel or (channel is None and len(self._named) == 1):
+                self._queue.insert(0, (RESET, address, 1))
+                return True
+        return False
+
+    def reset_result(self):
+        """Once: (done, why not) of a reset that is over."""
+        result, self._reset_result = self._reset_result, None
+        return result
+
+    def step(self, now_ms):
+        """Go on; the round's (channel, Measurement) when it is over, else None.
+
+        A meter that does not answer soundly is left out of its round.
+        """
+        if self._current is None:
+            if self._queue:
+                self._ask(self._queue.pop(0), now_ms)
+            elif self._round:
+                self._round = False
+                return self._found
+            return None
+        what, address, tries = self._current
+        try:
+            frame = self._bus.step(now_ms)
+            if frame is None:
+                return None
+            if what == READ:
+                found = measurement(frame, address)
+                if address in self._named:
+                    self._found.append((self._named[address], found))
+            else:
+                refuse_not_done(frame, self._asked)
+                self._reset_result = (True, None)
+        except BadFrame as error:
+            self.bad_frames += 1
+            self._fault(address, str(error))
+            if tries > 1:
+                self._queue.insert(0, (what, address, tries - 1))
+            elif what == RESET:
+                self._reset_result = (False, str(error))
+        self._current = None
+        return None
+
+    def _ask(self, job, now_ms):
+        what, address, _ = job
+        self._current = job
+        self._asked = read_request(address) if what == READ else reset_energy_request(address)
+        self._bus.ask(self._asked, now_ms)
