@@ -12,7 +12,7 @@ from structlog.typing import Processor
 
 from api.app import create_app
 from api.settings import ApiSettings
-from schemas.connections import DatabaseConnection
+from schemas.connections import AccountsConnection, DatabaseConnection
 
 EXIT_CONFIG = 78
 
@@ -47,13 +47,13 @@ def main() -> int:
     configure_log()
     log = structlog.get_logger().bind(process="api")
     try:
-        settings, database = ApiSettings(), DatabaseConnection()
+        settings, database, accounts = ApiSettings(), DatabaseConnection(), AccountsConnection()
     except (ValidationError, SettingsError) as error:
         log.error("bad_configuration", error=_without_values(error))
         return EXIT_CONFIG
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(settings, database.url),
+            create_app(settings, database.url, accounts),
             host=settings.host,
             port=settings.port,
             log_config=None,
