@@ -19,7 +19,7 @@ from ingest.decoders.quantities import values_of
 from schemas.decoded import Reason, Undecodable
 from schemas.reading import Clock, Reading
 
-_COMPONENT = re.compile(r"(emdata|em1data):(\d)", re.ASCII)
+_COMPONENT = re.compile(r"(emdata|em1data):(\d)(?:@\d{1,12})?", re.ASCII)
 _PHASES = {"l1": "a_total_act_energy", "l2": "b_total_act_energy", "l3": "c_total_act_energy"}
 _SINGLE = "total_act_energy"
 
