@@ -41,9 +41,9 @@ def answer_of(
     if is_seq(command_seq):
         attributes["command_seq"] = command_seq
     outcome = _outcome_of(said)
-    attributes["outcome"] = outcome.value
     if outcome is Outcome.FAILED:
         attributes["reason"] = _reason_of(attributes)
+    attributes["outcome"] = outcome.value
     return Event(ANSWER, measured_us, attributes=attributes)
 
 

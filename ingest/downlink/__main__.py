@@ -16,6 +16,7 @@ from ingest.downlink.metrics import DownlinkMetrics
 from ingest.downlink.process import Downlink
 from ingest.downlink.settings import DownlinkMetricsSettings, DownlinkSettings
 from ingest.metrics import serve
+from ingest.mqtt_account import MqttAccount
 from schemas.connections import KafkaConnection, MqttConnection
 
 LEAVE_LATE_S = 8.0  # of the 10 s between SIGTERM and SIGKILL
@@ -26,13 +27,13 @@ def main() -> int:
     log = structlog.get_logger()
     try:
         settings, served = DownlinkSettings(), DownlinkMetricsSettings()
-        mqtt, kafka = MqttConnection(), KafkaConnection()
+        mqtt, account, kafka = MqttConnection(), MqttAccount(), KafkaConnection()
     except (ValidationError, SettingsError) as error:
         log.error("bad_configuration", error=str(error))
         return EXIT_CONFIG
     log = log.bind(process="downlink")
     metrics = DownlinkMetrics()
-    downlink = Downlink(settings, mqtt, kafka, metrics, log)
+    downlink = Downlink(settings, mqtt, account, kafka, metrics, log)
     server = serve(metrics.registry, downlink.troubles, served.host, served.port)
 
     def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:

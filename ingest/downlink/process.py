@@ -11,6 +11,7 @@ from ingest.downlink.log import CommandLog, now_us
 from ingest.downlink.metrics import DownlinkMetrics
 from ingest.downlink.publisher import Publisher, Said
 from ingest.downlink.settings import DownlinkSettings
+from ingest.mqtt_account import MqttAccount
 from schemas.command import CommandEvent, CommandRequest
 from schemas.connections import KafkaConnection, MqttConnection
 from schemas.units import SECOND_US
@@ -28,6 +29,7 @@ class Downlink:
         self,
         settings: DownlinkSettings,
         mqtt: MqttConnection,
+        account: MqttAccount,
         kafka: KafkaConnection,
         metrics: DownlinkMetrics,
         log: FilteringBoundLogger,
@@ -37,7 +39,7 @@ class Downlink:
         self._log = log
         self._stopping = threading.Event()
         self._book = Book()
-        self._publisher = Publisher(mqtt, log)
+        self._publisher = Publisher(mqtt, account, log)
         self._commands = CommandLog(kafka.bootstrap, settings.group, log)
         self._caught_up_on = 0  # the connection whose predecessors' words have all been read
         self._awaited: dict[int, int] | None = None  # events there must be read first

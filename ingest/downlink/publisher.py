@@ -18,6 +18,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from structlog.typing import FilteringBoundLogger
 
 from ingest.downlink.book import Entry
+from ingest.mqtt_account import MqttAccount
 from schemas.connections import MqttConnection
 
 CLIENT_ID = "meterstream-downlink"
@@ -52,8 +53,11 @@ class Word(NamedTuple):
 class Publisher:
     """Driven by one thread: `tend`, `publish`, `words`. paho's own thread only fills queues."""
 
-    def __init__(self, connection: MqttConnection, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, connection: MqttConnection, account: MqttAccount, log: FilteringBoundLogger
+    ) -> None:
         self._connection = connection
+        self._account = account
         self._log = log
         self._client: Client | None = None
         self._news: queue.SimpleQueue[tuple[Client, str, int, int]] = queue.SimpleQueue()
@@ -162,8 +166,7 @@ class Publisher:
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(2 * MOST_IN_FLIGHT)
-        if self._connection.username is not None:
-            client.username_pw_set(self._connection.username, self._connection.password)
+        self._account.apply(client)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish

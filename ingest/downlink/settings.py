@@ -21,4 +21,4 @@ class DownlinkMetricsSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="METERSTREAM_METRICS_", frozen=True)
 
     host: str = "127.0.0.1"
-    port: int = Field(default=9105, ge=0, le=65535, description="0: any free port, see the log")
+    port: int = Field(default=9107, ge=0, le=65535, description="0: any free port, see the log")

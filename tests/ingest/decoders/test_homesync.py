@@ -198,4 +198,5 @@ def test_an_answer_to_a_command_is_an_event_with_all_that_it_says():
     assert event.name == "command_response"
     assert event.attributes == {
         "id": "0193", "success": True, "newState": "on", "detail.ms": 12,
+        "command_id": "0193", "outcome": "done",
     }  # fmt: skip

@@ -272,11 +272,30 @@ def test_a_reply_with_the_whole_status_is_read_like_a_notification():
 
 def test_other_replies_are_events():
     topic = f"meterstream/{PLUG}/rpc"
-    (event,) = decoded(topic, {"id": 7, "src": PLUG, "result": {"was_on": False}}).events
-    assert (event.name, event.attributes) == ("rpc_reply", {"id": 7, "was_on": False})
+    (event,) = decoded(topic, {"id": "ask", "src": PLUG, "result": {"was_on": False}}).events
+    assert (event.name, event.attributes) == ("rpc_reply", {"id": "ask", "was_on": False})
     error = {"code": -109, "message": "shutting down in 952 ms"}
     (event,) = decoded(topic, {"id": 0, "src": PLUG, "error": error}).events
     assert event.attributes == {"id": 0, "code": -109, "message": "shutting down in 952 ms"}
+
+
+def test_a_reply_to_a_commands_number_is_its_answer():
+    topic = f"meterstream/{PLUG}/rpc"
+    (event,) = decoded(topic, {"id": 7, "src": PLUG, "result": {"was_on": False}}).events
+    assert event.name == "command_response"
+    assert event.attributes == {"command_seq": 7, "was_on": False, "outcome": "done"}
+    (event,) = decoded(topic, {"id": 8, "src": PLUG, "result": None}).events
+    assert event.attributes == {"command_seq": 8, "outcome": "done"}
+    error = {"code": -109, "message": "shutting down in 952 ms"}
+    (event,) = decoded(topic, {"id": 9, "src": PLUG, "error": error}).events
+    assert event.attributes == {
+        "command_seq": 9, "code": -109, "message": "shutting down in 952 ms",
+        "outcome": "failed", "reason": "shutting down in 952 ms",
+    }  # fmt: skip
+
+
+def test_an_answer_may_say_what_the_device_is():
+    topic = f"meterstream/{PLUG}/rpc"
     about = {"model": "SNPL-1", "mac": "B08184A53F24", "ver": "1.7.0", "fw_id": "x"}
     (state,) = decoded(topic, {"id": 1, "src": PLUG, "result": about}).states
     assert state.fields == {"model": "SNPL-1", "mac": "B08184A53F24", "firmware": "1.7.0"}

@@ -65,8 +65,9 @@ def test_a_status_may_be_an_object():
 def test_an_acknowledgement_is_an_event():
     message = decoded(STATUS, {"command_id": "c-7", "status": "success", "relay": False})
     assert [(event.name, event.attributes) for event in message.events] == [
-        ("command_ack", {"command_id": "c-7", "status": "success", "relay": False})
-    ]
+        ("command_response",
+         {"command_id": "c-7", "status": "success", "relay": False, "outcome": "done"})
+    ]  # fmt: skip
     assert message.states[0].fields == {"relay": False}
 
 
