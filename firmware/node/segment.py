@@ -46,7 +46,7 @@ def read_header(file):
     data = file.read(HEADER_BYTES)
     if len(data) < HEADER_BYTES:
         return None
-    magic, boot, base_seq, dropped = struct.unpack(_HEADER, data)
+    magic, boot, base_seq, dropped = struct.unpack_from(_HEADER, data)
     (crc,) = struct.unpack_from(">I", data, HEADER_BYTES - 4)
     if magic != _MAGIC or crc != crc32(data[: HEADER_BYTES - 4]):
         return None
