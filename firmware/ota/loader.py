@@ -1,0 +1,32 @@
+"""Starts what `boot.choose` chose: the bundle's modules come before the built-in ones."""
+
+import sys
+
+from ota.boot import choose
+from ota.bundle import BadBundle, BundleFiles
+from ota.state import State, image_name
+
+APPLICATION = "/app"
+
+
+def mount_application(files):
+    """Mount the chosen slot's bundle on /app, first in `sys.path`: (slot, trial), as `choose`.
+
+    A signed image that is no bundle is not run: one that is tried is rolled back.
+    """
+    import vfs
+
+    slot, trial = choose(files)
+    if slot is None:
+        return None, False
+    state = State(files)
+    try:
+        bundle = BundleFiles(files.path(image_name(slot)), state.slots[slot]["size"])
+    except BadBundle:
+        if trial:
+            state.roll_back("malformed")
+            return mount_application(files)
+        return None, False
+    vfs.mount(bundle, APPLICATION)
+    sys.path.insert(0, APPLICATION)
+    return slot, trial

@@ -1,0 +1,1 @@
+"""Firmware for nodes: signed documents, images, and how far a roll-out goes."""
