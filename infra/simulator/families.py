@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import NamedTuple
 
 from infra.simulator.load import PHASE_SHARES, Load
+from infra.simulator.pro3em import em_status, emdata_status
 from schemas.homesync import telemetry_topic
 from schemas.units import MINUTE_US, SECOND_US
 
@@ -24,7 +25,6 @@ THAI_US = 10 * SECOND_US
 PZEM_ROLLS_WH = 10_000_000
 _BANGKOK = timezone(timedelta(hours=7))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LETTERS = {"a": "l1", "b": "l2", "c": "l3"}
 
 
 class Message(NamedTuple):
@@ -209,36 +209,10 @@ def pro3em(device: Device, start_us: int) -> Iterator[Message]:
     """Shelly Pro 3EM: what of `em:0` has changed every 3 s, `emdata:0` each minute."""
 
     def em(at_us: int) -> dict[str, object]:
-        total = device.load.electrical(at_us)
-        fields: dict[str, object] = {}
-        apparent = current = 0.0
-        for letter, phase in _LETTERS.items():
-            now = device.load.electrical(at_us, PHASE_SHARES[phase])
-            apparent, current = apparent + now.apparent_va, current + now.current_a
-            fields |= {
-                f"{letter}_current": round(now.current_a, 3),
-                f"{letter}_voltage": round(now.voltage_v, 1),
-                f"{letter}_act_power": round(now.power_w, 1),
-                f"{letter}_aprt_power": round(now.apparent_va, 1),
-                f"{letter}_pf": round(now.power_factor, 2),
-                f"{letter}_freq": round(now.frequency_hz, 1),
-            }
-        return fields | {
-            "n_current": None,
-            "total_current": round(current, 3),
-            "total_act_power": round(total.power_w, 3),
-            "total_aprt_power": round(apparent, 3),
-        }
+        return em_status(device.load, at_us)
 
     def emdata(at_us: int) -> dict[str, object]:
-        fields: dict[str, object] = {"id": 0}
-        for letter, phase in _LETTERS.items():
-            register = device.load.register_uwh(at_us, PHASE_SHARES[phase])
-            fields[f"{letter}_total_act_energy"] = register // 10_000 / 100
-            fields[f"{letter}_total_act_ret_energy"] = 0.0
-        fields["total_act"] = device.load.register_uwh(at_us) // 10_000 / 100
-        fields["total_act_ret"] = 0.0
-        return fields
+        return emdata_status(device.load, at_us)
 
     return _shelly(device, start_us, PRO3EM_US, "em:0", em, "emdata:0", emdata)
 
