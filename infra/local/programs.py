@@ -117,6 +117,13 @@ OWN = (
         priority=66,
     ),
     Program(
+        name="poller",
+        command=(sys.executable, "-m", "ingest.poller"),
+        metrics_port="poller_metrics_port",
+        environment={"METERSTREAM_POLLER_SECRETS_DIR": "{state_dir}/secrets"},
+        priority=67,
+    ),
+    Program(
         name="presence",
         command=(sys.executable, "-m", "streams.presence"),
         metrics_port="presence_metrics_port",

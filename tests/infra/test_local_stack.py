@@ -135,6 +135,7 @@ def test_the_command_line_starts_reports_and_wipes(empty: StackSettings):
         "rollup": "absent",
         "cost": "absent",
         "billing": "absent",
+        "poller": "absent",
         "presence": "absent",
         "commands": "absent",
         "api": "absent",
