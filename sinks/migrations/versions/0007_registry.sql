@@ -70,6 +70,7 @@ CREATE TRIGGER device_event_config AFTER INSERT ON device_event
 
 -- ---------------------------------------------------------------- whose it is
 
+ALTER INDEX device_home RENAME TO device_by_home;
 CREATE TABLE device_home (
     device_id  integer NOT NULL REFERENCES device,
     home_id    text NOT NULL,
