@@ -11,7 +11,7 @@ from msgspec import Meta
 
 ROOT_KIND = b"meterstream root v1\n"
 FIRMWARE_KIND = b"meterstream firmware v1\n"
-LONGEST_PAYLOAD_BYTES = 8192
+LONGEST_PAYLOAD_BYTES = 6144
 MOST_IMAGE_BYTES = 4 * 2**20
 
 Hex32 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]

@@ -16,7 +16,7 @@ from ota.errors import Refused
 
 ROOT = b"meterstream root v1\n"
 FIRMWARE = b"meterstream firmware v1\n"
-LONGEST_PAYLOAD = 8192
+LONGEST_PAYLOAD = 6144
 _MOST_SIGNATURES = 8
 _MOST_ROOTS = 8
 

@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import Counter
 
 from schemas.command import Kind
-from sinks import command_reverts, command_work
+from sinks import command_reverts, command_work, firmware_rollouts
 from sinks.command_errors import CommandError, TooSoon
 from sinks.command_keys import forget_old_keys
 from sinks.command_reverts import DueRevert
@@ -30,6 +30,7 @@ REVERTED = Counter("meterstream_commands_reverted", "Switchings taken back")
 _MOST_ANSWERS = 1_000
 _MOST_REVERTS = 200
 _FORGET_EVERY_S = 3_600.0
+_ROLL_OUT_EVERY_S = 5.0
 
 
 def take_answers(conn: psycopg.Connection[Any], patience_s: float) -> int:
@@ -64,10 +65,13 @@ def take_answers(conn: psycopg.Connection[Any], patience_s: float) -> int:
 
 @dataclass
 class Sweep:
-    """What the clock brings: commands expire, devices come back, switchings are taken back."""
+    """What the clock brings: commands expire, devices come back, switchings are taken back,
+    firmware goes on to further devices.
+    """
 
     settings: CommandSettings
     _forget_at_s: float = 0.0
+    _roll_out_at_s: float = 0.0
 
     def run(self, conn: psycopg.Connection[Any]) -> None:
         settings = self.settings
@@ -78,6 +82,9 @@ class Sweep:
         )
         for due in command_reverts.due_reverts(conn, _MOST_REVERTS):
             take_back(conn, due)
+        if time.monotonic() >= self._roll_out_at_s:
+            firmware_rollouts.advance(conn)
+            self._roll_out_at_s = time.monotonic() + _ROLL_OUT_EVERY_S
         if time.monotonic() >= self._forget_at_s:
             forget_old_keys(conn)
             self._forget_at_s = time.monotonic() + _FORGET_EVERY_S

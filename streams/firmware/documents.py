@@ -21,7 +21,7 @@ from schemas.firmware import (
 from streams.firmware.errors import BadImage, NotTrusted
 
 SMALL_CHUNK_BYTES, LARGE_CHUNK_BYTES = 4_096, 65_536
-_ROOM_FOR_HASHES_BYTES = 7_000  # of the payload
+_ROOM_FOR_HASHES_BYTES = 5_000  # of the payload
 Document = TypeVar("Document", Manifest, Root)
 
 
