@@ -178,7 +178,10 @@ class Book:
         return chosen
 
     def sent_event(self, entry: Entry, now_us: int) -> CommandEvent:
-        return _event(entry.request, CommandState.SENT, None, now_us)
+        """`confirmed_by` is how it will be known that the command ran: an `AnsweredBy`."""
+        event = _event(entry.request, CommandState.SENT, None, now_us)
+        event.confirmed_by = entry.outgoing.answered_by.value
+        return event
 
     def wait(self, entry: Entry) -> None:
         """It could not be published just now: look at it again, in its turn."""

@@ -25,7 +25,7 @@ from ingest.downlink.book import Position
 from schemas.command import CommandEvent, CommandRequest
 from schemas.topics import COMMAND_EVENT, COMMAND_REQUEST, PARTITIONER, Topic
 
-SOURCE = b"/meterstream/downlink"
+SOURCE = b"downlink"
 MOST_AT_ONCE = 500
 _TIMEOUT_S = 10.0
 
@@ -118,7 +118,8 @@ class CommandLog:
                 headers=[
                     ("ce_id", f"{event.command_id}/{event.state.value}".encode()),
                     ("ce_type", COMMAND_EVENT.name.encode()),
-                    ("ce_source", SOURCE),
+                    ("ce_source", b"/meterstream/downlink"),
+                    ("source", SOURCE),
                     ("content-type", b"application/json"),
                 ],
                 on_delivery=reported,
