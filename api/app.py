@@ -9,7 +9,7 @@ from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from api import command_problems, docs_page, home_problems, problems
+from api import command_problems, docs_page, firmware_problems, home_problems, problems
 from api.auth import require_operator, token_hash
 from api.database import make_homes_pool, make_pool
 from api.metrics import Metrics
@@ -20,6 +20,7 @@ from api.routes import (
     commands,
     costs,
     devices,
+    firmware,
     health,
     home_usage,
     homes,
@@ -84,12 +85,14 @@ def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
     problems.install(app)
     home_problems.install(app)
     command_problems.install(app)
+    firmware_problems.install(app)
     app.include_router(health.router)
+    app.include_router(firmware.open_router)
     app.get("/docs", include_in_schema=False)(_docs)
     guarded = [Depends(require_operator)]  # of every route under /api/v1
     app.get("/api/v1/openapi.json", include_in_schema=False, dependencies=guarded)(_openapi)
     # the device's own path last: it takes slashes
-    for part in (readings, usage, registers, home_usage, homes, bills, costs, commands, devices):
+    for part in (readings, usage, registers, home_usage, homes, bills, costs, commands, firmware, devices):
         app.include_router(part.router, dependencies=guarded, responses=_ERRORS)
     return app
 

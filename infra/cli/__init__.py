@@ -28,6 +28,7 @@ MODULES = tuple(
         "analyse",
         "budget",
         "commands",
+        "firmware",
         "load",
         "verify",
         "simulate",

@@ -35,7 +35,7 @@ def every_route(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
 
 
 ROUTES = list(every_route(APP.routes))
-OPEN = {"/health", "/ready", "/metrics", "/docs"}
+OPEN = {"/health", "/ready", "/metrics", "/docs", "/firmware/{sha256}"}
 OPERATIONS = {
     "getHealth": "/health",
     "getReady": "/ready",
@@ -82,6 +82,16 @@ OPERATIONS = {
     "cancelCommand": "/api/v1/commands/{command_id}/cancel",
     "listSwitches": "/api/v1/devices/{device}/switches",
     "setCommandLimit": "/api/v1/devices/{device}/command-limit",
+    "addFirmwareRoot": "/api/v1/firmware-roots",
+    "listFirmware": "/api/v1/firmware",
+    "addFirmware": "/api/v1/firmware",
+    "addFirmwareImage": "/api/v1/firmware/{firmware_id}/image",
+    "fetchFirmware": "/firmware/{sha256}",
+    "startRollout": "/api/v1/firmware/{firmware_id}/rollouts",
+    "listRollouts": "/api/v1/rollouts",
+    "getRollout": "/api/v1/rollouts/{rollout_id}",
+    "changeRollout": "/api/v1/rollouts/{rollout_id}",
+    "listRolloutDevices": "/api/v1/rollouts/{rollout_id}/devices",
 }
 """Each operation's id and path."""
 GUARDED = [(method, path) for method, path in ROUTES if path not in OPEN]
