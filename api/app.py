@@ -9,7 +9,14 @@ from anyio import to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from api import command_problems, docs_page, firmware_problems, home_problems, problems
+from api import (
+    account_problems,
+    command_problems,
+    docs_page,
+    firmware_problems,
+    home_problems,
+    problems,
+)
 from api.auth import require_operator, token_hash
 from api.database import make_homes_pool, make_pool
 from api.metrics import Metrics
@@ -17,6 +24,7 @@ from api.middleware import RequestContext, TrustedHosts
 from api.problems import ProblemDocument
 from api.routes import (
     bills,
+    claims,
     commands,
     costs,
     devices,
@@ -24,11 +32,14 @@ from api.routes import (
     health,
     home_usage,
     homes,
+    provisioning,
     readings,
     registers,
+    registry,
     usage,
 )
 from api.settings import ApiSettings
+from schemas.connections import AccountsConnection
 from sinks import queries
 
 _ERRORS: dict[int | str, dict[str, object]] = {
@@ -45,8 +56,13 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
-def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
-    """The application; it connects when it starts, and starts also without the database."""
+def create_app(
+    settings: ApiSettings, database_url: str, accounts: AccountsConnection | None = None
+) -> FastAPI:
+    """The application; it connects when it starts, and starts also without the database.
+
+    Without `accounts` it can give no device an account.
+    """
     metrics = Metrics()
     pool = make_pool(database_url, settings)
     homes_pool = make_homes_pool(database_url, settings)
@@ -76,6 +92,7 @@ def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
     app.state.pool = pool
     app.state.homes_pool = homes_pool
     app.state.metrics = metrics
+    app.state.accounts = accounts or AccountsConnection()
     app.state.token_hash = token_hash(settings.bearer_token())
     app.state.readiness = health.Readiness(
         pool, queries.newest_revision(), settings.ready_max_stream_lag_s
@@ -85,6 +102,7 @@ def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
     problems.install(app)
     home_problems.install(app)
     command_problems.install(app)
+    account_problems.install(app)
     firmware_problems.install(app)
     app.include_router(health.router)
     app.include_router(firmware.open_router)
@@ -92,7 +110,9 @@ def create_app(settings: ApiSettings, database_url: str) -> FastAPI:
     guarded = [Depends(require_operator)]  # of every route under /api/v1
     app.get("/api/v1/openapi.json", include_in_schema=False, dependencies=guarded)(_openapi)
     # the device's own path last: it takes slashes
-    for part in (readings, usage, registers, home_usage, homes, bills, costs, commands, firmware, devices):
+    money = (home_usage, homes, bills, costs)
+    fleet = (readings, usage, registers, commands, provisioning, registry, claims, firmware)
+    for part in (*money, *fleet, devices):
         app.include_router(part.router, dependencies=guarded, responses=_ERRORS)
     return app
 

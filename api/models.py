@@ -28,6 +28,7 @@ def _literal(names: list[str]) -> Any:
 QualityName = Literal[
     "measured", "integrated", "backfilled", "interpolated", "estimated", "provisional", "gap"
 ]
+PresenceName = Literal["online", "late", "offline"]
 WhyName = Literal[
     "nothing",
     "silence",
@@ -76,6 +77,15 @@ class Device(Answer):
     )
     power_at: datetime | None = Field(description="When that was; the oldest where it is a sum.")
     online: bool | None = Field(description="Null where the device never said.")
+    location: str | None = Field(examples=["Main board, ground floor"])
+    model: str | None = Field(
+        examples=["SPEM-003CEBEU"], description="As it was set, else as it says."
+    )
+    presence: PresenceName | None = Field(description="Null while the stream has not heard it.")
+    capabilities: dict[str, Any] = Field(
+        description="What the stream has seen: registers of each channel, relays, energy.",
+        examples=[{"channels": {"total": ["import_register"]}, "relays": [], "energy": True}],
+    )
 
 
 class DevicePage(Answer):
@@ -112,9 +122,53 @@ class StateField(Answer):
     measured_at: datetime
 
 
+class Contract(Answer):
+    """What a model, or a family (`family:shelly`), promises. Seconds of stream time."""
+
+    name: str
+    family: str
+    expected_interval_s: int
+    late_after_s: int
+    offline_after_s: int
+    longest_gap_s: int | None
+    capabilities: list[str]
+
+
+class DeviceRecord(Answer):
+    """What the registry knows of a device, without its readings."""
+
+    device_id: int
+    address: str
+    family: str
+    name: str | None
+    home_id: str | None
+    zone: str
+    location: str | None
+    model: str | None = Field(description="As it was set, else as the device says.")
+    model_set: str | None
+    firmware: str | None
+    ip: str | None
+    mac: str | None
+    rssi_dbm: int | None = Field(description="Signal strength.")
+    link_quality: int | None
+    max_power_w: int | None
+    gap_limit_s: int | None
+    capabilities: dict[str, Any]
+    first_seen_at: datetime
+    claimed_at: datetime | None
+    deleted_at: datetime | None
+    presence: PresenceName | None
+    presence_since_at: datetime | None
+    heard_at: datetime | None = Field(description="Exact to a minute while it is online.")
+    contract: Contract
+    desired_version: int | None = Field(description="Of its configuration.")
+    reported_version: int | None
+
+
 class DeviceDetail(Device):
     first_seen_at: datetime
     claimed_at: datetime | None
+    registry: DeviceRecord
     channel_details: list[Channel]
     state: list[StateField]
 

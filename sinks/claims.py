@@ -103,11 +103,11 @@ def count_attempt(conn: psycopg.Connection[Any], who: str) -> None:
 
 
 def claim_by_code(
-    conn: psycopg.Connection[Any], code: str, home_id: str, name: str | None = None
+    conn: psycopg.Connection[Any], who: str, code: str, home_id: str, name: str | None = None
 ) -> int:
     """Give the device of this code to the home; returns its id. The code is used up.
 
-    To be called after `count_attempt`. Raises BadClaim, AlreadyClaimed, UnknownHome and NameTaken.
+    To be called after `count_attempt`, which forgets what succeeded. Raises BadClaim, AlreadyClaimed, UnknownHome and NameTaken.
     """
     with conn.transaction():
         home = find_home(conn, home_id)
@@ -119,6 +119,11 @@ def claim_by_code(
         if row is None:
             raise BadClaim("no device waits for this code; it may be mistyped, used or too old")
         address = _unclaimed(conn, row[0])
+        conn.execute(
+            "DELETE FROM claim_attempt WHERE ctid = (SELECT ctid FROM claim_attempt "
+            "WHERE who = %s ORDER BY at DESC LIMIT 1)",
+            [who],
+        )
         return claim_device(conn, address, name, home_id, home.zone)
 
 

@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import AsyncRowFactory, args_row, class_row, tuple_row
 
 from schemas.reading import VALUE_NAMES, Clock, Source, Values
+from sinks.device_details import DETAILS, DeviceDetails
 from sinks.registry import DeviceRow
 
 Connection = AsyncConnection[Any]
@@ -100,6 +101,7 @@ class DeviceFilter:
     family: str | None = None
     claimed: bool | None = None
     q: str | None = None
+    deleted: bool | None = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,11 @@ class ListedDevice:
     first_seen_at: datetime
     claimed_at: datetime | None
     online: bool | None
+    location: str | None
+    model: str | None
+    capabilities: dict[str, Any]
+    presence: str | None
+    deleted_at: datetime | None
 
 
 async def list_devices(
@@ -124,10 +131,19 @@ async def list_devices(
         "family": wanted.family,
         "claimed": wanted.claimed,
         "q": wanted.q,
+        "deleted": wanted.deleted,
         "after": after,
         "limit": limit,
     }
     return await _fetch(conn, _sql("devices"), parameters, class_row(ListedDevice))
+
+
+async def device_details(conn: Connection, device_id: int) -> DeviceDetails:
+    """All that the registry knows of a device that is there."""
+    (found,) = await _fetch(
+        conn, DETAILS.encode(), {"device_id": device_id}, class_row(DeviceDetails)
+    )
+    return found
 
 
 class ChannelNews(NamedTuple):

@@ -3,19 +3,21 @@
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import cursors
-from api.database import connection, find_device
-from api.models import Channel, Device, DeviceDetail, DevicePage, StateField
+from api.database import Writing, connection, find_device
+from api.models import Channel, Device, DeviceDetail, DevicePage, DeviceRecord, StateField
 from api.problems import ProblemDocument
-from sinks import queries
+from api.registry_models import ChangeDevice, described
+from sinks import device_details, device_homes, queries
 from sinks.queries import ChannelNews, Connection, DeviceFilter, ListedDevice
-from sinks.registry import summed_channels
+from sinks.registry import resolve_device, summed_channels
 
 router = APIRouter(prefix="/api/v1", tags=["devices"])
 Database = Annotated[Connection, Depends(connection, scope="function")]
+DeviceText = Annotated[str, Path(max_length=1000)]
 _LARGEST_ID = 2**31 - 1
 
 DEVICE_ERRORS: dict[int | str, dict[str, object]] = {
@@ -35,6 +37,7 @@ class DeviceQuery(BaseModel):
     q: str | None = Field(
         default=None, max_length=200, description="Part of the name or address, in either case."
     )
+    deleted: bool = Field(default=False, description="Those that were deleted, and only those.")
 
 
 class AfterDevice(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -49,7 +52,7 @@ class AfterDevice(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 )
 async def list_devices(query: Annotated[DeviceQuery, Query()], conn: Database) -> DevicePage:
     """In the order of their ids, which is the order in which they were first seen."""
-    question = (query.home, query.family, query.claimed, query.q)
+    question = (query.home, query.family, query.claimed, query.q, query.deleted)
     after = 0
     if query.cursor is not None:
         after = cursors.decode(query.cursor, AfterDevice, question).device_id
@@ -74,15 +77,17 @@ async def list_devices(query: Annotated[DeviceQuery, Query()], conn: Database) -
 async def get_device(device: str, conn: Database) -> DeviceDetail:
     """By id, name or address. A slash of an address may be written as it is, or as %2F."""
     found = await find_device(conn, device)
-    (listed,) = await queries.list_devices(conn, DeviceFilter(), found.device_id - 1, 1)
+    (listed,) = await queries.list_devices(conn, DeviceFilter(deleted=None), found.device_id - 1, 1)
     news = await _news(conn, [listed])
     newest = await queries.newest_readings(conn, found.device_id)
     state = await queries.device_state(conn, found.device_id)
+    registry = await queries.device_details(conn, found.device_id)
     return DeviceDetail.model_validate(
         {
             **_described(listed, news[listed.device_id]),
             "first_seen_at": found.first_seen_at,
             "claimed_at": found.claimed_at,
+            "registry": DeviceRecord.model_validate(registry, from_attributes=True),
             "channel_details": [
                 Channel(
                     name=one.channel,
@@ -96,6 +101,31 @@ async def get_device(device: str, conn: Database) -> DeviceDetail:
             "state": [StateField.model_validate(one._asdict()) for one in state],
         }
     )
+
+
+@router.patch(
+    "/devices/{device:path}",
+    operation_id="changeDevice",
+    summary="Change a device",
+    responses=DEVICE_ERRORS,
+)
+def change_device(device: DeviceText, body: ChangeDevice, conn: Writing) -> DeviceRecord:
+    found = resolve_device(conn, device)
+    changes = body.model_dump(exclude_unset=True)
+    return described(device_details.change_device(conn, found.device_id, changes))
+
+
+@router.delete(
+    "/devices/{device:path}",
+    operation_id="deleteDevice",
+    summary="Delete a device",
+    status_code=204,
+    responses=DEVICE_ERRORS | {204: {"description": "It is gone."}},
+)
+def delete_device(device: DeviceText, conn: Writing) -> Response:
+    """Its readings, usage and bills stay; once it speaks again it is there, unclaimed."""
+    device_homes.delete_device(conn, resolve_device(conn, device).device_id)
+    return Response(status_code=204)
 
 
 async def _news(conn: Connection, page: list[ListedDevice]) -> dict[int, list[ChannelNews]]:
@@ -124,4 +154,8 @@ def _described(device: ListedDevice, channels: list[ChannelNews]) -> dict[str, o
         "power_w": sum(power_w for power_w, _ in known) if known else None,
         "power_at": min((at for _, at in known), default=None),
         "online": device.online,
+        "location": device.location,
+        "model": device.model,
+        "presence": device.presence,
+        "capabilities": device.capabilities,
     }

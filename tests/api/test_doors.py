@@ -42,6 +42,28 @@ OPERATIONS = {
     "getMetrics": "/metrics",
     "listDevices": "/api/v1/devices",
     "getDevice": "/api/v1/devices/{device}",
+    "changeDevice": "/api/v1/devices/{device}",
+    "deleteDevice": "/api/v1/devices/{device}",
+    "listSensors": "/api/v1/devices/{device}/sensors",
+    "setSensor": "/api/v1/devices/{device}/sensors",
+    "removeSensor": "/api/v1/devices/{device}/sensors",
+    "getConfig": "/api/v1/devices/{device}/config",
+    "setConfig": "/api/v1/devices/{device}/config",
+    "listConfigVersions": "/api/v1/devices/{device}/config/versions",
+    "listPresence": "/api/v1/devices/{device}/presence",
+    "makeClaimCode": "/api/v1/devices/{device}/claim-code",
+    "moveDevice": "/api/v1/devices/{device}/move",
+    "listOwners": "/api/v1/devices/{device}/owners",
+    "claimByCode": "/api/v1/claims",
+    "askForProof": "/api/v1/claims/proofs",
+    "claimByProof": "/api/v1/claims/proofs/{proof_id}",
+    "listModels": "/api/v1/models",
+    "setModel": "/api/v1/models/{model}",
+    "removeModel": "/api/v1/models/{model}",
+    "provisionDevice": "/api/v1/devices",
+    "listAccounts": "/api/v1/accounts",
+    "rotateToken": "/api/v1/devices/{device}/token",
+    "revokeAccount": "/api/v1/devices/{device}/account",
     "listReadings": "/api/v1/devices/{device}/readings",
     "listUsage": "/api/v1/devices/{device}/usage",
     "listRepairs": "/api/v1/devices/{device}/repairs",
@@ -193,7 +215,7 @@ async def test_an_unknown_path_is_a_problem(visitor):
 
 
 async def test_a_method_that_is_not_there_is_a_problem(visitor):
-    for path in ("/health", "/api/v1/devices", "/api/v1/devices/1/usage"):
+    for path in ("/health", "/api/v1/devices/1/readings", "/api/v1/devices/1/usage"):
         answer = await visitor.post(path)
         problem_of(answer, 405, "method-not-allowed")
         assert answer.headers["allow"] == "GET"
