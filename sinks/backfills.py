@@ -1,8 +1,10 @@
 """Silences of meters that store their minutes: noted from the ledger, asked for hour by hour."""
 
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import psycopg
+from psycopg.rows import dict_row
 
 from schemas.units import DAY_US, QUARTER_US
 from schemas.usage import Quality
@@ -138,3 +140,23 @@ def postponed(conn: psycopg.Connection[Any], silence: Silence, wait_s: float, re
 def given_up(conn: psycopg.Connection[Any], silence: Silence, reason: str) -> None:
     """The device says that it has nothing of this kind."""
     conn.execute(_GIVEN_UP, {**silence._asdict(), "reason": reason})
+
+
+_LISTED = """
+SELECT component, start_at, end_at, asked_until, records, tries, next_try_at, noted_at, done_at,
+       reason
+FROM backfill WHERE device_id = %s ORDER BY start_at
+"""
+
+
+def backfills_of(conn: psycopg.Connection[Any], device_id: int) -> list[dict[str, object]]:
+    """The silences of a device that were noted; instants as RFC 3339, UTC."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(_LISTED, [device_id]).fetchall()
+    return [
+        {
+            name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]

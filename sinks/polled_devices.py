@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import psycopg
+from psycopg.rows import dict_row
 
 from schemas.models import contract_of, shipped_models
 
@@ -45,6 +46,18 @@ def polled_devices(conn: psycopg.Connection[Any]) -> list[PolledDevice]:
                 silent_s = contract_of(shipped_models(), family, model).late_after_s
             found.append(PolledDevice(device_id, address, host, secret, interval_s, silent_s))
     return found
+
+
+_LISTED = """
+SELECT d.address, d.name, p.host, p.secret_file, p.interval_s, p.silent_after_s
+FROM polled_device p JOIN device d USING (device_id) ORDER BY d.address
+"""
+
+
+def listed_devices(conn: psycopg.Connection[Any]) -> list[dict[str, object]]:
+    """The list as it was set, also of devices of which nobody knows where they are."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_LISTED).fetchall()
 
 
 _SET = """

@@ -31,12 +31,17 @@ def require_host(host: str) -> str:
     return host
 
 
-def password_in(folder: Path, name: str) -> str:
-    """The password in a file of the folder of secrets. Raises CannotAsk."""
+def require_secret_name(name: str) -> str:
+    """The name of a file, without a folder. Raises CannotAsk."""
     if not _SECRET_NAME.fullmatch(name):
         raise CannotAsk(f"{name!r:.80} is no name of a file")
+    return name
+
+
+def password_in(folder: Path, name: str) -> str:
+    """The password in a file of the folder of secrets. Raises CannotAsk."""
     try:
-        return (folder / name).read_text("utf-8").strip()
+        return (folder / require_secret_name(name)).read_text("utf-8").strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise CannotAsk(f"the secret {name} cannot be read: {reason}") from None
