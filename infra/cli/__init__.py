@@ -29,6 +29,7 @@ MODULES = tuple(
         "budget",
         "commands",
         "firmware",
+        "poll",
         "load",
         "verify",
         "simulate",
