@@ -63,12 +63,23 @@ def by_hand(seed: int, now_us: int) -> Iterator[Sound]:
         ("device/status/all", {"home_id": home, "device_id": "named", "online": True}),
         ("sensor/data/x", named),
         ("alerts", {"home_id": home, "device_id": "named", "type": "leak", "ts": now_s}),
+        (f"tele/{home}/SENSOR", {"Time": "2026-02-06T14:30:00", "TempUnit": "C", "ENERGY": {
+            "Total": [register / 1000, 1.5], "Power": [abs(power), 0], "Voltage": 229}}),
+        (f"tele/{home}/STATE", {"POWER1": "ON", "UptimeSec": 49, "Wifi": {"Signal": -57}}),
+        (f"tele/{home}/LWT", "Online"),
+        (f"stat/{home}/RESULT", {"POWER2": "OFF"}),
+        (f"zigbee2mqtt/{home}/plug", {"state": "ON", "power": abs(power), "linkquality": 120,
+                                      "energy": register / 1000, "last_seen": now_us // 1000}),
+        (f"zigbee2mqtt/{home}/plug/availability", {"state": "online"}),
         (f"{home}-em/events/rpc", {"method": "NotifyEvent", "params": {"ts": now_s, "events": [
             {"component": "input:0", "event": "btn_down", "id": 0, "ts": now_s}]}}),
         (f"{home}-em/status/em:0", {"id": 0, "total_act_power": power, "a_voltage": 229}),
         (f"{home}-em/online", "true"),
         (f"meterstream/{home}-em/rpc", {"id": 1, "src": f"{home}-em", "result": {
             "em:0": {"a_act_power": power}, "emdata:0": {"id": 0, "total_act": register}}}),
+        (f"meterstream/{home}-em/rpc", {"id": "em1data:1@0", "src": f"{home}-em", "result": {
+            "keys": ["total_act_energy"], "data": [
+                {"ts": now_us // 60_000_000 * 60 - 120, "period": 60, "values": [[1.5], [2]]}]}}),
     ]  # fmt: skip
     for topic, value in said:
         yield Sound(topic, value.encode() if isinstance(value, str) else json.dumps(value).encode())
