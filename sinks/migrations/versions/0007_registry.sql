@@ -1,7 +1,5 @@
 -- The registry: what a device is, whose it is and was, how it is set up, and whether it is there.
 
-ALTER INDEX device_home RENAME TO device_home_id;  -- the name is the table's below
-
 ALTER TABLE device
     ADD COLUMN location           text,
     ADD COLUMN model              text,                    -- set by hand; null: what it says itself
