@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import psycopg
@@ -14,16 +15,16 @@ from schemas.units import QUARTER_US
 from schemas.usage import Quality
 from sinks.contracts import BadInterval, Home, HomeLedger, contracts, find_home, ledger_of
 from sinks.registry import DeviceRow, summed_channels
+from sinks.spot_prices import prices_for
 from streams.billing.canonical import canonical, sha256_of
 from streams.billing.document import Measured, Payer, bill_document
-from streams.tariffs.catalogue import Catalogue
-from streams.tariffs.category import MonthUse
-from streams.tariffs.contract import Contract, contract_for, cycle_for, rate_contract
+from streams.tariffs.catalogue import Catalogue, MonthRates
+from streams.tariffs.category import MonthUse, billed_tariff
+from streams.tariffs.contract import Contract, agreed_for
 from streams.tariffs.errors import BadUsage
 from streams.tariffs.ledger import Ledger
 from streams.tariffs.month import Cycle, Month, cycle_of
 from streams.tariffs.rating import RatedBill, rate_ledger
-from streams.tariffs.spot import SpotPrices
 from streams.tariffs.usage import kwh_of
 
 MICROSECONDS = 1_000_000
@@ -51,7 +52,6 @@ def draft(
     home_id: str,
     month: Month,
     tariff_id: str | None = None,
-    spot: SpotPrices | None = None,
 ) -> Draft:
     """The bill of the home's cycle of `month`, by its contract, or as it would be by `tariff_id`.
 
@@ -61,17 +61,15 @@ def draft(
     home = find_home(conn, home_id)
     held = contracts(conn, home_id)
     if tariff_id is not None:
-        zone, cycle_day = catalogue.tariff(tariff_id).zone, _cycle_day(home, held, month)
-        cycle = cycle_of(month, zone, cycle_day)
+        cycle = _cycle(held, month, catalogue.tariff(tariff_id).zone)
         found = ledger_of(conn, home_id, cycle.start, cycle.end)
-        rates = catalogue.rates(tariff_id, month)
-        bill, contract = rate_ledger(rates, cycle, found.ledger, spot), None
+        contract = None
     else:
-        contract = contract_for(held, month, home.zone_info)
-        cycle = cycle_for(catalogue, contract, month)
+        contract, cycle = agreed_for(held, month, home.zone_info)
         found = ledger_of(conn, home_id, cycle.start, cycle.end)
         history = _history(conn, catalogue, home, held, contract, month)
-        bill = rate_contract(catalogue, contract, month, found.ledger, history, spot=spot)
+        tariff_id = billed_tariff(catalogue, contract.tariff_id, month, contract.ampere_a, history)
+    bill = _rated(conn, catalogue.rates(tariff_id, month), cycle, found.ledger)
     payer = Payer(home_id, _meters(conn, home_id, cycle), contract)
     return _draft(catalogue, payer, bill, found)
 
@@ -89,7 +87,7 @@ def draft_of_device(
     """
     cycle = cycle_of(month, catalogue.tariff(tariff_id).zone)
     found, channels = device_ledger(conn, device, cycle.start, cycle.end)
-    bill = rate_ledger(catalogue.rates(tariff_id, month), cycle, found.ledger)
+    bill = _rated(conn, catalogue.rates(tariff_id, month), cycle, found.ledger)
     payer = Payer(None, [f"{device.address} {channel}" for channel in channels], None)
     return _draft(catalogue, payer, bill, found)
 
@@ -135,6 +133,12 @@ _DEVICE_LEDGER = f"""
     GROUP BY window_start ORDER BY window_start"""
 
 
+def _rated(
+    conn: psycopg.Connection[Any], rates: MonthRates, cycle: Cycle, ledger: Ledger
+) -> RatedBill:
+    return rate_ledger(rates, cycle, ledger, prices_for(conn, rates, cycle.start, cycle.end))
+
+
 def _draft(catalogue: Catalogue, payer: Payer, bill: RatedBill, found: HomeLedger) -> Draft:
     rates = catalogue.rates(bill.tariff_id, bill.cycle.month)
     measured = Measured(found.ledger, found.quality)
@@ -151,12 +155,12 @@ def _draft(catalogue: Catalogue, payer: Payer, bill: RatedBill, found: HomeLedge
     )
 
 
-def _cycle_day(home: Home, held: Sequence[Contract], month: Month) -> int:
-    """That of the contract; the calendar month where there is none."""
+def _cycle(held: Sequence[Contract], month: Month, zone: ZoneInfo) -> Cycle:
+    """That of the home, by the midnights of `zone`; the calendar month without a contract."""
     try:
-        return contract_for(held, month, home.zone_info).cycle_day
+        return agreed_for(held, month, zone).cycle
     except BadUsage:
-        return 1
+        return cycle_of(month, zone)
 
 
 def _meters(conn: psycopg.Connection[Any], home_id: str, cycle: Cycle) -> list[str]:
@@ -188,7 +192,7 @@ def _history(
     while _holds(held, contract, earlier, home):
         months.append(earlier)
         earlier = earlier.plus(-1)
-    cycles = [cycle_for(catalogue, contract, one) for one in reversed(months)]
+    cycles = [agreed_for(held, one, home.zone_info).cycle for one in reversed(months)]
     rows = conn.execute(
         _USES,
         {
@@ -213,7 +217,7 @@ _USES = """
 
 def _holds(held: Sequence[Contract], contract: Contract, month: Month, home: Home) -> bool:
     try:
-        return contract_for(held, month, home.zone_info) is contract
+        return agreed_for(held, month, home.zone_info).contract is contract
     except BadUsage:
         return False
 

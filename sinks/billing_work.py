@@ -12,7 +12,7 @@ from sinks.bill_drafts import as_month, draft
 from sinks.bills import Issued, issue, issued_bill
 from streams.billing.finality import is_final
 from streams.tariffs.catalogue import Catalogue
-from streams.tariffs.contract import Contract, contract_for, cycle_for
+from streams.tariffs.contract import Contract, agreed_for
 from streams.tariffs.errors import TariffError
 from streams.tariffs.month import Month
 
@@ -108,9 +108,9 @@ def _due(catalogue: Catalogue, one: _Customer, now: datetime) -> Iterator[Month]
     while month <= Month(now.year, now.month).plus(1):
         if month not in issued:
             try:
-                cycle = cycle_for(catalogue, contract_for(held, month, zone), month)
+                cycle = agreed_for(held, month, zone).cycle
             except TariffError:
-                pass  # before the first contract, or a tariff that is gone: the draft tells
+                pass  # before the first contract
             else:
                 metered = one.metered_from <= cycle.start and cycle.end <= last
                 if metered and cycle.end > one.first_row:
@@ -122,7 +122,10 @@ def _due(catalogue: Catalogue, one: _Customer, now: datetime) -> Iterator[Month]
 
 
 class Progress(NamedTuple):
-    """Up to which changes of ledger, terms (contracts, meters) and tariffs bills were compared."""
+    """Up to which changes of ledger, terms and tariffs bills were compared.
+
+    Terms are contracts, meters and spot prices.
+    """
 
     ledger_until: datetime
     terms_until: datetime
@@ -164,16 +167,25 @@ def reachable(conn: psycopg.Connection[Any], since: Progress, tariffs_sha256: st
     return Progress(ledger_until, now, tariffs_sha256)
 
 
-def changed(conn: psycopg.Connection[Any], since: Progress) -> list[HomeMonth]:
-    """Issued bills whose ledger, or whose home's contracts or meters, changed after `since`."""
-    parameters = {"ledger": since.ledger_until, "terms": since.terms_until}
+def changed(
+    conn: psycopg.Connection[Any], catalogue: Catalogue, since: Progress
+) -> list[HomeMonth]:
+    """Issued bills whose ledger or spot prices, contracts or meters changed after `since`."""
+    followed = [(one, market) for market, ids in catalogue.spot_tariffs().items() for one in ids]
+    parameters = {
+        "ledger": since.ledger_until,
+        "terms": since.terms_until,
+        "spot_tariffs": [tariff_id for tariff_id, _ in followed],
+        "markets": [market for _, market in followed],
+    }
     rows = conn.execute(_CHANGED, parameters).fetchall()
     return [HomeMonth(home_id, as_month(month)) for home_id, month in rows]
 
 
 _CHANGED = """
     WITH newest AS MATERIALIZED (
-        SELECT DISTINCT ON (home_id, month) home_id, month, cycle_start, cycle_end, ledger_at
+        SELECT DISTINCT ON (home_id, month) home_id, month, cycle_start, cycle_end, ledger_at,
+               tariff_id
         FROM bill ORDER BY home_id, month, version DESC
     ), terms AS (
         SELECT home_id FROM contract WHERE set_at > %(terms)s::timestamptz - interval '1 minute'
@@ -188,6 +200,13 @@ _CHANGED = """
     WHERE u.changed_at > %(ledger)s AND u.changed_at > b.ledger_at
     UNION
     SELECT home_id, month FROM newest JOIN terms USING (home_id)
+    UNION
+    SELECT b.home_id, b.month
+    FROM unnest(%(spot_tariffs)s::text[], %(markets)s::text[]) AS s (tariff_id, market)
+    JOIN newest b USING (tariff_id)
+    JOIN spot_price p ON p.price_zone = s.market AND p.starts_at >= b.cycle_start
+                     AND p.starts_at < b.cycle_end
+    WHERE p.set_at > %(terms)s::timestamptz - interval '1 minute'
     ORDER BY 2, 1"""
 
 

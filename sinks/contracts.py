@@ -21,7 +21,7 @@ from schemas.usage import Quality
 from sinks.ledger_columns import ChannelColumns, Counted, ledger_from, meter_columns
 from sinks.registry import check_zone, summed_channels
 from streams.tariffs.catalogue import Catalogue
-from streams.tariffs.contract import Contract
+from streams.tariffs.contract import Contract, eras
 from streams.tariffs.ledger import Ledger
 from streams.tariffs.model import Tariff
 
@@ -154,15 +154,8 @@ def set_contract(
             raise BadContract(
                 f'tariff "{contract.tariff_id}" depends on the size of the meter; give its ampere'
             )
-        others = [one for one in contracts(conn, home_id) if one.valid_from != contract.valid_from]
-        for other in others:
-            if other.cycle_day != contract.cycle_day:
-                raise BadContract(
-                    f"the home's contract from {other.valid_from} has cycle day "
-                    f"{other.cycle_day}: with {contract.cycle_day} some days would be billed "
-                    f"twice or never; give {other.cycle_day}, or remove the other contract first"
-                )
         conn.execute(_SET_CONTRACT, {"home_id": home_id, **asdict(contract)})
+        keep_eras(conn, home_id)
 
 
 _SET_CONTRACT = """
@@ -186,6 +179,28 @@ def remove_contract(conn: psycopg.Connection[Any], home_id: str, valid_from: dat
             raise BadContract(
                 f"no contract begins on {valid_from}; see `meterstream contract list`"
             )
+        keep_eras(conn, home_id)
+
+
+def keep_eras(conn: psycopg.Connection[Any], home_id: str) -> None:
+    """Write down when each of the home's contracts holds, for the view of its cycles."""
+    conn.execute("DELETE FROM contract_era WHERE home_id = %s", [home_id])
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO contract_era (home_id, starts_on, first_month, first_end, cycle_day, "
+            "tariff_id) VALUES (%s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    home_id,
+                    era.starts_on,
+                    date(*era.first_month, 1),
+                    era.first_end,
+                    era.contract.cycle_day,
+                    era.contract.tariff_id,
+                )
+                for era in eras(tuple(contracts(conn, home_id)))
+            ],
+        )
 
 
 def contracts(conn: psycopg.Connection[Any], home_id: str) -> list[Contract]:

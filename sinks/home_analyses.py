@@ -59,7 +59,7 @@ def peaks_of(
     held = contracts(conn, home_id)
     if tariff_id is not None:
         known_tariffs().tariff(tariff_id)
-        cycle_day = held[0].cycle_day if held else 1
+        cycle_day = held[-1].cycle_day if held else 1
         held = [Contract(tariff_id, date(1970, 1, 1), cycle_day)]
     periods, missing = None, None
     try:

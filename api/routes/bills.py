@@ -13,6 +13,7 @@ from api.routes.homes import HOME_ERRORS, HomeId
 from sinks import bills
 from sinks.bill_reading import Asked, home_bill
 from sinks.contracts import contracts, find_home, ledger_of
+from sinks.spot_prices import prices_by_market
 from streams.billing import utility, what_if
 from streams.billing.page import bill_pdf
 from streams.billing.table import bill_csv
@@ -114,7 +115,9 @@ def compare_tariffs(home_id: HomeId, body: models.WhatIf, conn: Reading) -> mode
     ledger = ledger_of(conn, home_id, body.from_, body.to).ledger
     known = known_tariffs()
     cycle_day = held[-1].cycle_day if held else 1
-    offers = what_if.compare(known, body.tariffs or known.ids, ledger, cycle_day)
+    wanted = body.tariffs or known.ids
+    spot = prices_by_market(conn, known, wanted, body.from_, body.to)
+    offers = what_if.compare(known, wanted, ledger, cycle_day, spot)
     if body.tariffs is None:
         offers = [offer for offer in offers if offer.unknown is None]
     return models.Offers(items=what_if.told(offers, ledger))

@@ -98,6 +98,7 @@ def compare(
     from infra.cli.endings import told
     from sinks.bill_reading import home_or_device
     from sinks.contracts import Home, contracts, ledger_of
+    from sinks.spot_prices import prices_by_market
     from streams.billing import what_if
     from streams.tariffs.errors import NotKnown
     from streams.tariffs.loading import known_tariffs
@@ -115,7 +116,8 @@ def compare(
             found = ledger_of(conn, subject.home_id, start, end)
         else:
             found = _device_ledger(conn, subject, start, end)
-        offers = what_if.compare(catalogue, wanted, found.ledger, cycle_day)
+        spot = prices_by_market(conn, catalogue, wanted, start, end)
+        offers = what_if.compare(catalogue, wanted, found.ledger, cycle_day, spot)
         if all(offer.unknown is not None for offer in offers):
             raise NotKnown(offers[0].unknown)
     if tariffs is None:

@@ -1,7 +1,7 @@
 """From a line of an issued bill to the quarter hours of the ledger that it counts."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +12,6 @@ from psycopg.rows import args_row
 from schemas.usage import Quality
 from sinks.bill_drafts import as_month
 from sinks.bills import Issued, NoBill, bill_of_id
-from streams.billing.what_if import cycles_of
 from streams.tariffs.catalogue import Catalogue, MonthRates
 from streams.tariffs.errors import BadUsage
 from streams.tariffs.month import QUARTER, Cycle
@@ -104,7 +103,7 @@ def trace_line(
             f"line {number} of bill {bill_id} ({line['kind']} {line['name']}) is no energy; it "
             "follows from the tariff and the lines above it"
         )
-    cycle = _cycle(catalogue, bill, document)
+    cycle = _cycle(bill, document)
     rates = catalogue.rates(bill.tariff_id, cycle.month)
     counted = _mask(rates, cycle, line)
     quarters = [
@@ -121,12 +120,10 @@ def trace_line(
     return LineTrace(bill, number, line, quarters, quantity == Decimal(line["quantity"]))
 
 
-def _cycle(catalogue: Catalogue, bill: Issued, document: dict[str, Any]) -> Cycle:
-    start = datetime.fromisoformat(document["cycle"]["start"])
-    zone = catalogue.tariff(bill.tariff_id).zone
-    end = datetime.fromisoformat(document["cycle"]["end"])
-    (cycle,) = cycles_of(start, end, zone, start.astimezone(zone).day)
-    return cycle
+def _cycle(bill: Issued, document: dict[str, Any]) -> Cycle:
+    said = document["cycle"]
+    start, end = (datetime.fromisoformat(said[name]).astimezone(UTC) for name in ("start", "end"))
+    return Cycle(as_month(bill.month), start, end, said["days"])
 
 
 def _mask(rates: MonthRates, cycle: Cycle, line: dict[str, Any]) -> Any:

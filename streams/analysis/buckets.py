@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from streams.tariffs.contract import Contract
+from streams.tariffs.contract import Contract, agreed_within
 from streams.tariffs.ledger import Energies
-from streams.tariffs.month import QUARTER, Month, cycle_of
+from streams.tariffs.month import QUARTER
 
 HomeBucket = Literal["15m", "1d", "cycle", "1mo", "1y"]
 
@@ -34,8 +34,7 @@ def spans_of(
 ) -> list[Span]:
     """The whole buckets that touch `[start, end)`, in order and without holes.
 
-    Cycles are those that begin when a contract of the home (all have one cycle day) holds; there
-    are none before.
+    Cycles are those of the home's contracts; there are none before the first of them holds.
     """
     if bucket == "cycle":
         return _cycles(start, end, zone, contracts)
@@ -81,17 +80,10 @@ def month_spans(start: datetime, end: datetime, zone: ZoneInfo) -> list[Span]:
 def _cycles(
     start: datetime, end: datetime, zone: ZoneInfo, contracts: Sequence[Contract]
 ) -> list[Span]:
-    if not contracts:
-        return []
-    cycle_day = contracts[0].cycle_day
-    since = midnight(min(one.valid_from for one in contracts), zone)
-    at = max(start, since).astimezone(zone)
-    month, spans = Month(at.year, at.month), []
-    while (cycle := cycle_of(month, zone, cycle_day)).start < end:
-        if cycle.end > start and cycle.start >= since:
-            spans.append(Span(cycle.start, cycle.end, str(month)))
-        month = month.plus(1)
-    return spans
+    return [
+        Span(cycle.start, cycle.end, str(cycle.month))
+        for _, cycle in agreed_within(contracts, start, end, zone)
+    ]
 
 
 def _first_day(bucket: HomeBucket, day: date) -> date:

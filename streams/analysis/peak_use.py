@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from streams.analysis.buckets import midnight
 from streams.tariffs.catalogue import Catalogue
-from streams.tariffs.contract import Contract, contract_for
+from streams.tariffs.contract import Contract, agreed_within
 from streams.tariffs.ledger import Energies, Ledger
-from streams.tariffs.month import QUARTER, Month, cycle_of
+from streams.tariffs.month import QUARTER, Month
 from streams.tariffs.usage import kwh_of
 from streams.tariffs.week import WEEK
 
@@ -74,18 +74,12 @@ def _cycles(
     """Contract, billing month, and which quarter hours of the ledger, of each cycle."""
     if not contracts:
         return []
-    first = min(contracts, key=lambda one: one.valid_from)
-    zone = catalogue.tariff(first.tariff_id).zone
-    at = max(ledger.start, midnight(first.valid_from, zone)).astimezone(zone)
-    month, found = Month(at.year, at.month), []
-    while (cycle := cycle_of(month, zone, first.cycle_day)).start < ledger.end:
-        since = cycle.start.astimezone(zone).date()
+    zone = catalogue.tariff(contracts[0].tariff_id).zone
+    found = []
+    for contract, cycle in agreed_within(contracts, ledger.start, ledger.end, zone):
         low, high = max(cycle.start, ledger.start), min(cycle.end, ledger.end)
-        if since >= first.valid_from and low < high:
-            contract = contract_for(contracts, month, zone)
-            quarters = (low - ledger.start) // QUARTER, (high - ledger.start) // QUARTER
-            found.append((contract, month, *quarters))
-        month = month.plus(1)
+        quarters = (low - ledger.start) // QUARTER, (high - ledger.start) // QUARTER
+        found.append((contract, cycle.month, *quarters))
     return found
 
 

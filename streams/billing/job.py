@@ -96,7 +96,7 @@ class Billing:
         since = progress(conn)
         reached = reachable(conn, since, self.tariffs_sha256)
         again = since.tariffs_sha256 != self.tariffs_sha256
-        works = deque(issued_after(conn) if again else changed(conn, since))
+        works = deque(issued_after(conn) if again else changed(conn, self.catalogue, since))
         seen, settled = set(works), True
         while works:
             work = works.popleft()

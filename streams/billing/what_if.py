@@ -1,6 +1,6 @@
 """What an interval of a home's own ledger would have cost under several tariffs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -13,7 +13,7 @@ from streams.tariffs.errors import BadUsage, NotKnown
 from streams.tariffs.ledger import Ledger
 from streams.tariffs.month import QUARTER, Cycle, Month, cycle_of
 from streams.tariffs.rating import Kind, Line, RatedBill, plain, rate_ledger, shortest
-from streams.tariffs.spot import SpotPrices
+from streams.tariffs.spot import BadPrices, SpotPrices
 from streams.tariffs.usage import kwh_of
 
 
@@ -36,16 +36,17 @@ def compare(
     tariff_ids: Sequence[str],
     ledger: Ledger,
     cycle_day: int = 1,
-    spot: SpotPrices | None = None,
+    spot: Mapping[str, SpotPrices] | None = None,
 ) -> list[Offer]:
     """The tariffs as they are named (no move of category), cheapest first; unknown ones last.
 
     Each billing month that the ledger touches is rated by itself with what lies in the ledger: the
-    fixed charges of a month that is only touched count whole, for each tariff alike.
+    fixed charges of a month that is only touched count whole, for each tariff alike. `spot` has
+    the prices of each market that a tariff follows.
     Raises UnknownTariff, and BadUsage for tariffs in several currencies.
     """
     offers = [
-        _offer(catalogue, tariff_id, ledger, cycle_day, spot)
+        _offer(catalogue, tariff_id, ledger, cycle_day, spot or {})
         for tariff_id in dict.fromkeys(tariff_ids)
     ]
     currencies = sorted({offer.currency for offer in offers})
@@ -89,15 +90,16 @@ def _offer(
     tariff_id: str,
     ledger: Ledger,
     cycle_day: int,
-    spot: SpotPrices | None,
+    spot: Mapping[str, SpotPrices],
 ) -> Offer:
     tariff = catalogue.tariff(tariff_id)
     try:
         bills = [
-            rate_ledger(catalogue.rates(tariff_id, cycle.month), cycle, within(ledger, cycle), spot)
+            rate_ledger(rates, cycle, within(ledger, cycle), spot.get(rates.rates.spot or ""))
             for cycle in cycles_of(ledger.start, ledger.end, tariff.zone, cycle_day)
+            for rates in [catalogue.rates(tariff_id, cycle.month)]
         ]
-    except (NotKnown, BadUsage) as error:
+    except (NotKnown, BadUsage, BadPrices) as error:
         return Offer(tariff_id, tariff.currency, unknown=str(error))
     return Offer(tariff_id, tariff.currency, bills)
 

@@ -1,6 +1,6 @@
 """What any interval costs: the bill of the ledger until its end less that until its start."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -14,17 +14,25 @@ from streams.cost.book import cut
 from streams.cost.days import Span, civil_day, day_at
 from streams.tariffs.catalogue import Catalogue, MonthRates
 from streams.tariffs.category import MonthUse, billed_tariff
-from streams.tariffs.contract import Contract, contract_for, cycle_for
+from streams.tariffs.contract import Agreed, Contract, agreed_for
 from streams.tariffs.errors import BadUsage, TariffError
 from streams.tariffs.ledger import Ledger
 from streams.tariffs.month import QUARTER, Cycle, Month
 from streams.tariffs.rating import rate_ledger
+from streams.tariffs.spot import SpotPrices
 
 NOTHING_AGREED = "the home has no contract; `meterstream contract set` gives it one"
 
 
 class NoContract(TariffError):
     """No contract of the home holds for the cycle that an instant lies in."""
+
+
+Prices = Callable[[str, Cycle], SpotPrices]
+
+
+def no_prices(market: str, _cycle: Cycle) -> SpotPrices:
+    return SpotPrices(market, {})
 
 
 class Source(Protocol):
@@ -40,6 +48,7 @@ class Terms:
     cycle: Cycle
     rates: MonthRates
     base: Decimal
+    spot: SpotPrices | None = None
 
     @property
     def span(self) -> Span:
@@ -47,7 +56,7 @@ class Terms:
 
     def bill(self, ledger: Ledger) -> Decimal:
         """The total of the bill; `ledger` is of the cycle. Raises TariffError."""
-        return rate_ledger(self.rates, self.cycle, ledger).total
+        return rate_ledger(self.rates, self.cycle, ledger, self.spot).total
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +74,19 @@ class Costing:
     """The contracts of one home, and the terms of its cycles as far as they were asked for.
 
     `history` is the use of the billing months that are over; that under the contract of a month
-    decides its category.
+    decides its category. `prices` has those of a market over a cycle, as far as they are known.
     """
 
     catalogue: Catalogue
     zone: ZoneInfo
     contracts: Sequence[Contract]
     history: Sequence[MonthUse] = ()
+    prices: Prices = no_prices
     _terms: dict[Month, Terms] = field(default_factory=dict, init=False)
 
     def cycle_at(self, at: datetime) -> Cycle:
         """The cycle that `at` lies in. Raises NoContract."""
-        return self._cycle_at(at)[1]
+        return self._cycle_at(at).cycle
 
     def terms_at(self, at: datetime) -> Terms:
         """Raises NoContract, and TariffError where rates or the category are not known."""
@@ -88,7 +98,9 @@ class Costing:
             )
             rates = self.catalogue.rates(tariff_id, cycle.month)
             base = _base(self.catalogue, tariff_id, cycle)
-            self._terms[cycle.month] = Terms(cycle, rates, base)
+            market = rates.rates.spot
+            spot = None if market is None else self.prices(market, cycle)
+            self._terms[cycle.month] = Terms(cycle, rates, base, spot)
         return self._terms[cycle.month]
 
     def terms_within(self, span: Span) -> Iterator[Terms]:
@@ -101,11 +113,11 @@ class Costing:
 
     def _holds(self, contract: Contract, month: Month) -> bool:
         try:
-            return contract_for(self.contracts, month, self.zone) is contract
+            return agreed_for(self.contracts, month, self.zone).contract is contract
         except BadUsage:
             return False
 
-    def _cycle_at(self, at: datetime) -> tuple[Contract, Cycle]:
+    def _cycle_at(self, at: datetime) -> Agreed:
         if not self.contracts:
             raise NoContract(NOTHING_AGREED)
         local = day_at(at, self.zone)
@@ -113,13 +125,12 @@ class Costing:
         refused = None
         for candidate in (month, month.plus(1)):
             try:
-                contract = contract_for(self.contracts, candidate, self.zone)
+                agreed = agreed_for(self.contracts, candidate, self.zone)
             except BadUsage as error:
                 refused = error
                 continue
-            cycle = cycle_for(self.catalogue, contract, candidate)
-            if cycle.start <= at < cycle.end:
-                return contract, cycle
+            if agreed.cycle.start <= at < agreed.cycle.end:
+                return agreed
         raise NoContract(str(refused or f"no cycle of the home holds {at.isoformat()}"))
 
 
@@ -181,7 +192,9 @@ class Account:
 def _base(catalogue: Catalogue, tariff_id: str, cycle: Cycle) -> Decimal:
     zeros = np.zeros(cycle.quarters, np.int64)
     nothing = Ledger(cycle.start, cycle.end, zeros, zeros)
-    return rate_ledger(catalogue.rates(tariff_id, cycle.month), cycle, nothing).total
+    rates = catalogue.rates(tariff_id, cycle.month)
+    spot = None if rates.rates.spot is None else SpotPrices(rates.rates.spot, {})
+    return rate_ledger(rates, cycle, nothing, spot).total
 
 
 def energy_uwh_between(source: Source, span: Span, zone: ZoneInfo) -> int:

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from streams.cost.days import day_at
+from streams.cost.days import midnight
 from streams.tariffs.catalogue import Catalogue
 from streams.tariffs.category import MonthUse
-from streams.tariffs.contract import Contract, contract_for, cycle_for
-from streams.tariffs.errors import TariffError
-from streams.tariffs.month import QUARTER, Cycle, Month
+from streams.tariffs.contract import Contract, agreed_within
+from streams.tariffs.month import Cycle
 from streams.tariffs.usage import kwh_of
 
 
@@ -19,20 +18,12 @@ def months_before(
     """The cycles over by `at` under contracts that use can move to another tariff, by time."""
     if at is None or not contracts or not any(_moves(catalogue, one) for one in contracts):
         return []
-    first = contracts[0].valid_from
-    month, cycles = Month(first.year, first.month), []
-    last = day_at(at - QUARTER, zone)
-    while month <= Month(last.year, last.month):
-        try:
-            contract = contract_for(contracts, month, zone)
-        except TariffError:
-            month = month.plus(1)
-            continue
-        cycle = cycle_for(catalogue, contract, month)
-        if cycle.end < at and _moves(catalogue, contract):
-            cycles.append(cycle)
-        month = month.plus(1)
-    return cycles
+    since = midnight(min(one.valid_from for one in contracts), zone)
+    return [
+        agreed.cycle
+        for agreed in agreed_within(contracts, since, at, zone)
+        if agreed.cycle.end < at and _moves(catalogue, agreed.contract)
+    ]
 
 
 def uses_of(cycles: Sequence[Cycle], energies_uwh: Sequence[int | None]) -> list[MonthUse]:

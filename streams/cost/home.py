@@ -28,7 +28,7 @@ from streams.cost.costing import (
 )
 from streams.cost.days import Span, civil_day, civil_month, day_at, midnight
 from streams.cost.projection import LOOK_BACK_DAYS, Outlook
-from streams.tariffs.errors import TariffError
+from streams.tariffs.errors import NotKnown, TariffError
 from streams.tariffs.month import QUARTER
 from streams.tariffs.rating import plain, shortest
 from streams.tariffs.usage import kwh_of
@@ -141,10 +141,7 @@ def _running(home: Home, ledgers: _Ledgers) -> HomeCost:
         told.quarter = _amount(newest, ledgers.measured.between(newest))
         told.today = _amount(today, ledgers.measured.between(today))
         told.cycle = _amount(so_far, ledgers.measured.between(so_far))
-        method = ledgers.outlook.method
-        if method is not None:
-            used = ledgers.projected.between(terms.span)
-            told.projected = Projected(*_columns(terms.span, used), method)
+        told.projected = _projected(ledgers, terms.span)
     except NoContract as error:
         return HomeCost(home.home_id, CostState.NO_CONTRACT, book.at, str(error))
     except _Unmetered as error:
@@ -157,6 +154,17 @@ def _running(home: Home, ledgers: _Ledgers) -> HomeCost:
     measured = book.page_of(terms.span).measured
     told.missing_quarters = so_far.quarters - int(measured.sum())
     return told
+
+
+def _projected(ledgers: _Ledgers, cycle: Span) -> Projected | None:
+    """None without any energy, and where a price to come is not known yet."""
+    method = ledgers.outlook.method
+    if method is None:
+        return None
+    try:
+        return Projected(*_columns(cycle, ledgers.projected.between(cycle)), method)
+    except NotKnown:
+        return None
 
 
 class _Checked:

@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge
 
 from sinks import costs
 from sinks.costs import HomeRow
+from sinks.spot_prices import prices_of
 from streams.cost.book import Book
 from streams.cost.costing import Costing
 from streams.cost.days import Span, civil_day, day_at, days_of
@@ -19,6 +20,7 @@ from streams.cost.home import Assessed, Home, assess, needed, without_energy
 from streams.tariffs.catalogue import Catalogue
 from streams.tariffs.category import MonthUse
 from streams.tariffs.month import Cycle
+from streams.tariffs.spot import SpotPrices
 
 ASSESSED = Counter("meterstream_cost_homes", "Homes whose cost was worked out")
 CHANGED = Counter("meterstream_cost_changed", "Costs that said something new")
@@ -108,12 +110,21 @@ class CostJob:
         return Home(
             row.home_id,
             row.zone,
-            Costing(self._catalogue, row.zone, row.contracts, self._history(row, changed)),
+            Costing(
+                self._catalogue,
+                row.zone,
+                row.contracts,
+                self._history(row, changed),
+                self._prices,
+            ),
             row.meter_problem,
             row.budgets,
             row.standings,
             row.metered,
         )
+
+    def _prices(self, market: str, cycle: Cycle) -> SpotPrices:
+        return prices_of(self._conn, market, cycle.start, cycle.end)
 
     def _history(self, row: HomeRow, changed: set[datetime]) -> Sequence[MonthUse]:
         """The use of the home's months, where its category depends on it."""

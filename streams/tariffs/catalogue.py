@@ -77,6 +77,14 @@ class Catalogue:
     def surcharge(self, name: str) -> Surcharge:
         return self._document.surcharges[name]
 
+    def spot_tariffs(self) -> dict[str, list[str]]:
+        """By market: the ids of the tariffs that follow it in any month."""
+        found: dict[str, list[str]] = {}
+        for tariff in self._document.tariffs.values():
+            for market in {one.spot for one in _versions(self._document, tariff) if one.spot}:
+                found.setdefault(market, []).append(tariff.id)
+        return found
+
     def rates(
         self, tariff_id: str, month: Month, surcharge_revision: int | None = None
     ) -> MonthRates:

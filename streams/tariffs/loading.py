@@ -7,19 +7,33 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streams.tariffs.catalogue import Catalogue
 from streams.tariffs.errors import BadTariff
 from streams.tariffs.model import Document
 
 
+class TariffSettings(BaseSettings):
+    """`tariffs_dir`: a folder of your own tariff documents, TOML or JSON."""
+
+    model_config = SettingsConfigDict(env_prefix="METERSTREAM_", frozen=True)
+
+    tariffs_dir: Path | None = None
+
+
 @cache
 def known_tariffs() -> Catalogue:
-    """The tariffs that come with Meterstream."""
-    return catalogue_of(parse_toml(name, text) for name, text in _known_files())
+    """The tariffs that come with Meterstream, and those of your own folder.
+
+    Raises BadTariff.
+    """
+    return catalogue_of(_parsed(name, text) for name, text in _known_files())
 
 
 def known_tariffs_sha256() -> str:
@@ -28,9 +42,20 @@ def known_tariffs_sha256() -> str:
 
 
 def _known_files() -> list[tuple[str, str]]:
-    folder = files("streams.tariffs") / "data"
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return [(name, (folder / name).read_text("utf-8")) for name in names]
+    own = TariffSettings().tariffs_dir
+    if own is not None and not own.is_dir():
+        raise BadTariff(f"METERSTREAM_TARIFFS_DIR {own} is no folder; make it, or unset it")
+    folders: list[Traversable] = [files("streams.tariffs") / "data", *([own] if own else [])]
+    return [
+        (entry.name, entry.read_text("utf-8"))
+        for folder in folders
+        for entry in sorted(folder.iterdir(), key=lambda one: one.name)
+        if entry.name.endswith((".toml", ".json"))
+    ]
+
+
+def _parsed(name: str, text: str) -> dict[str, Any]:
+    return parse_json(name, text) if name.endswith(".json") else parse_toml(name, text)
 
 
 def catalogue_of(documents: Iterable[Mapping[str, Any]]) -> Catalogue:

@@ -56,15 +56,22 @@ def cycle_of(month: Month, zone: ZoneInfo, cycle_day: int = 1) -> Cycle:
     Day 1 is the calendar month; day 15 makes February [15 January, 15 February). A month without
     that day begins its cycle on its last one.
     """
+    return cycle_between(
+        month, begins_on(month, cycle_day), begins_on(month.plus(1), cycle_day), zone
+    )
+
+
+def begins_on(month: Month, cycle_day: int) -> date:
+    """The first day of the cycle of `month`; it is the day after the cycle before. Raises BadUsage."""
     if not 1 <= cycle_day <= 31:
         raise BadUsage(f"the meter-reading day {cycle_day} is no day of a month; give 1 to 31")
     first = month if cycle_day == 1 else month.plus(-1)
-    start, end = _day(first, cycle_day), _day(first.plus(1), cycle_day)
-    return Cycle(month, _midnight(start, zone), _midnight(end, zone), (end - start).days)
+    return date(first.year, first.month, min(cycle_day, calendar.monthrange(*first)[1]))
 
 
-def _day(month: Month, day: int) -> date:
-    return date(month.year, month.month, min(day, calendar.monthrange(*month)[1]))
+def cycle_between(month: Month, first: date, after: date, zone: ZoneInfo) -> Cycle:
+    """The cycle of the days `[first, after)`, by the midnights of `zone`."""
+    return Cycle(month, _midnight(first, zone), _midnight(after, zone), (after - first).days)
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:

@@ -40,9 +40,15 @@ def read_prices(
     """
     if minutes not in MINUTES:
         raise BadPrices(f"slots of {minutes} minutes are not known; give 15, 30 or 60")
-    slots = _parsed(text, minutes, zone)
+    return by_quarter_hour(_parsed(text, minutes, zone), minutes=minutes, zone=zone, per=per)
+
+
+def by_quarter_hour(
+    slots: Sequence[Slot], *, minutes: int, zone: ZoneInfo, per: str = "kwh"
+) -> dict[datetime, Decimal]:
+    """The same of slots that are read already."""
     if not slots:
-        raise BadPrices("the file has no price; give at least one whole day")
+        raise BadPrices("there is no price; give at least one whole day")
     by_start = _once(slots, minutes)
     _check_days(by_start, minutes, zone)
     return {

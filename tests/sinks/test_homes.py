@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from schemas.usage import Quality
 from sinks import home_analyses, home_meters, utility_readings
-from sinks.contracts import AmbiguousMeters, Home, UnknownHome, ledger_of, set_contract, set_home
+from sinks.contracts import (
+    AmbiguousMeters,
+    Home,
+    UnknownHome,
+    keep_eras,
+    ledger_of,
+    set_contract,
+    set_home,
+)
 from sinks.emissions import BadFactor, RegionFactor, list_factors, set_factor
 from sinks.home_meters import SINCE_EVER, BadMeter, device_and_channel, list_meters, set_meter
 from sinks.home_usage import csv_of, home_usage
@@ -230,6 +238,7 @@ def rows_of(db: Connection, query: str) -> dict[Any, Any]:
 @given(
     zone=st.sampled_from(["Asia/Bangkok", "Europe/Berlin", "Asia/Kathmandu"]),
     cycle_day=st.integers(1, 31),
+    changed=st.tuples(st.dates(date(2025, 12, 1), date(2027, 1, 31)), st.integers(1, 31)),
     entries=st.dictionaries(
         st.tuples(st.integers(0, 1), st.integers(0, 400 * 96 - 1)),
         st.integers(0, 10**15),
@@ -238,17 +247,23 @@ def rows_of(db: Connection, query: str) -> dict[Any, Any]:
     ),
 )
 def test_days_months_cycles_and_years_sum_to_the_ledger_exactly(
-    home: Connection, zone: str, cycle_day: int, entries: dict[tuple[int, int], int]
+    home: Connection,
+    zone: str,
+    cycle_day: int,
+    changed: tuple[date, int],
+    entries: dict[tuple[int, int], int],
 ):
     start = datetime(2025, 12, 25, 18, 30, tzinfo=UTC)
-    home.execute("TRUNCATE device, channel, home_meter, contract, usage_15m CASCADE")
+    home.execute("TRUNCATE device, channel, home_meter, contract, contract_era, usage_15m CASCADE")
     home.execute("UPDATE home SET zone = %s", [zone])
     channels = add_device(home, "A", "total") + add_device(home, "B", "total")
     for number, channel_id in enumerate(channels):
         meter(home, "AB"[number])
         quarters = {start + n * QUARTER: uwh for (c, n), uwh in entries.items() if c == number}
         add_quarters(home, channel_id, quarters, export_uwh=3)
-    home.execute("INSERT INTO contract VALUES ('h1', '2025-01-01', 'mea-1.3.1', %s)", [cycle_day])
+    for since, day in ((date(2025, 1, 1), cycle_day), changed):  # the zone is not its tariff's
+        home.execute("INSERT INTO contract VALUES ('h1', %s, 'mea-1.3.1', %s)", [since, day])
+    keep_eras(home, "h1")
     whole = sum(entries.values())
     of_home = Home("h1", None, zone)
     for view, key in (("day", "day"), ("month", "month"), ("year", "year"), ("cycle", "month")):

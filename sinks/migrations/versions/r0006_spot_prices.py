@@ -1,4 +1,4 @@
-"""Spot prices; bills to be announced."""
+"""Spot prices; bills to be announced; changed reading days; the utility's meter beside ours."""
 
 from pathlib import Path
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.tariffs.category import MonthUse
-from streams.tariffs.contract import Contract, contract_for, rate_contract
+from streams.tariffs.contract import Contract, agreed_for, rate_contract
 from streams.tariffs.errors import BadUsage, NotKnown
 from streams.tariffs.flat import flat_document
 from streams.tariffs.ledger import Ledger, LedgerRow
@@ -300,12 +300,12 @@ HOME = [
     ],
 )
 def test_a_contract_holds_for_cycles_that_begin_in_it(month, tariff_id):
-    assert contract_for(HOME, month, BANGKOK).tariff_id == tariff_id
+    assert agreed_for(HOME, month, BANGKOK).contract.tariff_id == tariff_id
 
 
 def test_a_home_without_a_tariff_has_no_bill():
     with pytest.raises(BadUsage, match="the home has no tariff for 2025-01; set its contract"):
-        contract_for(HOME, Month(2025, 1), BANGKOK)
+        agreed_for(HOME, Month(2025, 1), BANGKOK)
 
 
 def test_a_bill_of_a_contract_follows_the_category():

@@ -102,7 +102,7 @@ def test_slots_beside_the_zones_are_refused():
     ("text", "told"),
     [
         ("", "no column 'price'"),
-        ("starts_at,price\n", "has no price; give at least one whole day"),
+        ("starts_at,price\n", "there is no price; give at least one whole day"),
         ("start,price\n", "no column 'starts_at'"),
         ("starts_at,price\n2026-03-30T00:00:00,1", "line 2: .* has no offset"),
         ("starts_at,price\nyesterday,1", "line 2: 'yesterday' is no instant"),
