@@ -35,7 +35,7 @@ class Commands:
         try:
             if payload is None:
                 raise Refused("%d bytes are more than a node takes" % size)
-            command = read(kind, payload)
+            command = self._read(kind, payload)
         except Refused as error:
             self._answer(getattr(error, "command_id", None), None, FAILED, str(error), now_ms)
             return
@@ -45,6 +45,12 @@ class Commands:
             self._waiting.append((command, now_ms + CLOCK_WITHIN_MS))
         else:
             self._refuse(command, "the node does not know the time", now_ms)
+
+    def _read(self, kind, payload):
+        try:
+            return read(kind, payload)
+        except MemoryError as error:
+            raise Refused("%d bytes need more memory than there is" % len(payload)) from error
 
     def step(self, now_ms):
         """Look again at what waits for the clock."""
@@ -93,7 +99,9 @@ class Commands:
             action = self._actions.get(command.kind)
             if action is None:
                 raise Refused("this node has no %s" % command.kind)
-            self._ledger.begin(command.command_id, command.seq)
+            # An update goes on over a restart, anything else has failed by then.
+            begun = RECEIVED if command.kind == "ota" else None
+            self._ledger.begin(command.command_id, command.seq, begun)
             if action(command):
                 self.finish(command.command_id, DONE, None, now_ms)
             else:

@@ -8,35 +8,34 @@ from math import sqrt
 
 SAMPLES = 400
 PERIODS_MS = 200  # whole periods at 50 and at 60 Hz
+NOISE_MA = 30  # less is noise, and shown as 0
 
 
 class CtClamp:
-    """`read()` gives a sample in millivolts; the ratio is in turns.
+    """`read()` gives a sample in millivolts.
 
-    `start_us()` names an instant, `wait_us(start, offset)` waits until `offset` µs after it.
-
-    A clamp of 100 A : 50 mA has the ratio 2000; with a burden of 33 ohm 1 A makes 16.5 mV.
-    `gain_permille` mends the clamp's own error; less than `floor_ma` is noise and shown as 0.
+    `now_us()` names an instant, `wait_us(start, offset)` waits until `offset` µs after it.
     """
 
-    def __init__(self, read, start_us, wait_us, ratio, burden_ohm, gain_permille=1000, floor_ma=30):
+    def __init__(self, read, now_us, wait_us):
         self._read = read
-        self._start_us = start_us
+        self._now_us = now_us
         self._wait_us = wait_us
-        self._ma_per_mv = ratio * gain_permille / (burden_ohm * 1000)
-        self._floor_ma = floor_ma
         self._samples = array("H", bytes(2 * SAMPLES))
 
-    def current_ma(self):
-        """Effective current over PERIODS_MS, which it takes; nothing is allocated on the way."""
+    def current_ma(self, ratio, burden_mohm, gain_permille=1000):
+        """Effective current over PERIODS_MS, which it takes; nothing is allocated while sampling.
+
+        A clamp of 100 A : 50 mA has the ratio 2000; with a burden of 33 ohm 1 A makes 16.5 mV.
+        """
         samples, read, wait_us = self._samples, self._read, self._wait_us
         step_us = PERIODS_MS * 1000 // SAMPLES
-        start = self._start_us()
+        start = self._now_us()
         for index in range(SAMPLES):
             wait_us(start, index * step_us)
             samples[index] = read()
-        found_ma = int(effective(samples) * self._ma_per_mv + 0.5)
-        return found_ma if found_ma >= self._floor_ma else 0
+        found_ma = int(effective(samples) * ratio * gain_permille / burden_mohm + 0.5)
+        return found_ma if found_ma >= NOISE_MA else 0
 
 
 def effective(samples):
@@ -48,6 +47,6 @@ def effective(samples):
     return sqrt(squares / len(samples))
 
 
-def apparent_power_dw(current_ma, voltage_dv, power_factor_c):
+def power_dw(current_ma, voltage_dv, power_factor_c):
     """Power in 0.1 W of a current at an assumed voltage (0.1 V) and power factor (0.01)."""
     return current_ma * voltage_dv * power_factor_c // 100_000

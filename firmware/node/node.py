@@ -28,11 +28,12 @@ AWAKE_AT_MOST_MS = 30_000  # to deliver, when there is deep sleep
 
 
 class Node:
-    def __init__(self, hal, account, updates=None):
+    def __init__(self, hal, account, updating=None):
+        """`updating` is a `node.updating.Updating`; without one `ota` commands are refused."""
         self._hal = hal
         self._account = account
         self._log = hal.log
-        self._updates = updates
+        self._updating = updating
         self._config = Configuration(Store(hal.flash + "/config"))
         self._clock = WallClock()
         self._outbox = Outbox(
@@ -60,6 +61,8 @@ class Node:
             "calibrate": self._calibrate,
             "reset_energy": self._reset_energy,
         }
+        if updating is not None:
+            self._actions["ota"] = self._update
         self._commands = Commands(
             self._relays, self._ledger, self._clock, self._actions, self._say, self._switched
         )
@@ -100,6 +103,8 @@ class Node:
         self._measure(now_ms)
         self._greet(now_ms)
         self._delivery.step(now_ms)
+        if self._updating is not None and self._client.up:
+            self._tell_of_update(now_ms)
         self._report(now_ms)
         self._restart_or_sleep(now_ms)
 
@@ -130,16 +135,14 @@ class Node:
             self._resetting = None
 
     def _clamp_values(self):
-        from node.ct_clamp import apparent_power_dw
+        from node.ct_clamp import power_dw
 
         config = self._config
         current_ma = self._hal.clamp(
             config["clamp_ratio"], config["clamp_burden_mohm"], config["clamp_gain_permille"]
         )
-        power_dw = apparent_power_dw(
-            current_ma, config["clamp_voltage_dv"], config["clamp_power_factor_c"]
-        )
-        return bodies.clamp_values(current_ma, power_dw)
+        meant_dw = power_dw(current_ma, config["clamp_voltage_dv"], config["clamp_power_factor_c"])
+        return bodies.clamp_values(current_ma, meant_dw)
 
     def _keep(self, body, now_ms):
         unix_ms = self._clock.stamp(now_ms)
@@ -253,8 +256,8 @@ class Node:
             self._log("time", source="server")
         if not isinstance(seq, int) or not self._delivery.acknowledged(boot, seq, now_ms):
             self._log("foreign_ack")
-        elif self._updates is not None:
-            self._updates.confirm()
+        elif self._updating is not None:
+            self._updating.confirm()
 
     # ---- commands ----
 
@@ -283,6 +286,18 @@ class Node:
             raise Refused("no meter is named %r" % (command.channel,))
         self._resetting = command.command_id
         return False
+
+    def _update(self, command):
+        self._updating.take(command, self._clock.unix_ms(self._hal.up_ms()))
+        self._restart_at_ms = self._hal.up_ms() + RESTART_WITHIN_MS
+        return False
+
+    def _tell_of_update(self, now_ms):
+        over = self._updating.answer()
+        if over is not None:
+            self._commands.finish(over[0], over[1], over[2], now_ms)
+        if self._updating.is_overdue(now_ms):
+            self._hal.reset()
 
     def _time_source(self):
         hal = self._hal

@@ -13,12 +13,12 @@ from node.node import Node  # noqa: E402
 from node.store import Store  # noqa: E402
 
 
-def start(hal, updates=None):
+def start(hal, updating=None):
     """Run for ever. Raises BadAccount where the node was never set up."""
     account = Account(Store(hal.flash + "/account").read())
     gc.collect()
     gc.threshold(gc.mem_free() // 4 + gc.mem_alloc())
-    node = Node(hal, account, updates)
+    node = Node(hal, account, updating)
     hal.log("started", memory_bytes=hal.memory_bytes())
     node.run()
 

@@ -9,7 +9,7 @@ import struct
 from binascii import crc32
 
 _HEAD = ">II"  # number, checksum of number and text
-MAX_BYTES = 8192
+MAX_BYTES = 16_384
 
 
 class Store:

@@ -1,0 +1,103 @@
+"""Signed updates beside the node: there is memory for one of the two at a time.
+
+An `ota` command is put down and the node restarts; `run_update` then has the memory to itself:
+it verifies, downloads and stages (`ota`), and restarts again into the new image, or into the
+old one with the reason. Meters count on meanwhile. The node says what became of it.
+"""
+
+from node.store import Store
+
+HEALTHY_WITHIN_MS = 600_000
+GIVE_UP_MS = 3_600_000
+RETRY_MS = 5_000
+
+
+class Updating:
+    """What the running node has to do with updates. `files` is an `ota.flash.Files`."""
+
+    def __init__(self, files, store):
+        from ota.state import State
+
+        self._state_of = State
+        self._files = files
+        self._store = store
+        document = store.read() or {}
+        self._answer = document.get("answer")
+        self._trial = State(files).trial is not None
+
+    def take(self, command, unix_ms):
+        """Put a command down; the node restarts. Raises OSError."""
+        self._store.write(
+            {
+                "command_id": command.command_id,
+                "parameters": command.parameters,
+                "unix_ms": unix_ms,
+            }
+        )
+
+    def confirm(self):
+        """The node is healthy: Kafka has something of it. Ends the trial of a new image."""
+        if self._trial:
+            self._state_of(self._files).confirm()
+            self._trial = False
+
+    def is_overdue(self, now_ms):
+        """A new image that is not healthy by now is given up by a restart."""
+        return self._trial and now_ms > HEALTHY_WITHIN_MS
+
+    def answer(self):
+        """Once: (command id, outcome, reason) of an update that is over."""
+        if self._answer is not None:
+            said, self._answer = self._answer, None
+            self._store.write({})
+            return said["command_id"], said["outcome"], said.get("reason")
+        if self._trial:
+            return None
+        state = self._state_of(self._files)
+        if state.report is None:
+            return None
+        said, state.report = state.report, None
+        state.store()
+        return said["command_id"], said["outcome"], said.get("reason")
+
+
+def waiting_job(flash):
+    """The update that was put down, and its store; None where there is none."""
+    store = Store(flash + "/update")
+    document = store.read() or {}
+    return (document, store) if "parameters" in document else (None, store)
+
+
+def run_update(hal, files, job, store, fetch):
+    """Do the update, or find out why not; then restart."""
+    from ota.errors import Refused
+    from ota.updates import Updates
+
+    updates = Updates(files, hal.device, fetch, hal.feed)
+    answer = {"command_id": job["command_id"], "outcome": "failed"}
+
+    def now_s():
+        return (job["unix_ms"] + hal.up_ms()) // 1000
+
+    try:
+        updates.command(job["parameters"], job["command_id"], now_s())
+        while _fetch_some(hal, updates, now_s):
+            if hal.up_ms() > GIVE_UP_MS:
+                raise Refused("damaged", "not downloaded within an hour")
+        store.write({})
+    except Refused as error:
+        answer["reason"] = "%s: %s" % (error.reason, error.detail)
+        store.write({"answer": answer})
+    hal.log("update_over", ready=updates.ready, why=answer.get("reason"))
+    hal.reset()
+
+
+def _fetch_some(hal, updates, now_s):
+    hal.feed()
+    try:
+        if hal.link_up():
+            return updates.step(now_s())
+    except OSError:
+        pass  # better the next time
+    hal.pause(RETRY_MS)
+    return True
