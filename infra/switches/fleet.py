@@ -64,6 +64,10 @@ class _Line:
         self.heard: deque[tuple[str, bytes]] = deque(maxlen=REMEMBERED)
         self.held: list[tuple[str, bytes]] = []
 
+    def socket(self) -> "socket.socket | None":
+        sock = None if self.client is None else self.client.socket()
+        return sock if isinstance(sock, socket.socket) else None
+
 
 class Fleet:
     def __init__(
@@ -94,6 +98,14 @@ class Fleet:
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join()
+
+    def worry(self, whims: Whims) -> None:
+        """From now on these befall them."""
+
+        def do() -> None:
+            self._whims = whims
+
+        self._asked.put(do)
 
     def calm(self) -> None:
         """From now on nothing befalls anybody, and all have power."""
@@ -142,9 +154,7 @@ class Fleet:
             _, address = heapq.heappop(self._power_back)
             self._lines[address].has_power = True
         by_socket = {
-            line.client.socket(): line
-            for line in self._lines.values()
-            if line.client is not None and line.client.socket() is not None
+            sock: line for line in self._lines.values() if (sock := line.socket()) is not None
         }
         if not by_socket:
             time.sleep(ROUND_S)
@@ -204,9 +214,9 @@ class Fleet:
 
     def _drop(self, line: _Line) -> None:
         """The connection breaks without a word; the broker tells of the last will."""
-        client, line.client, line.connected = line.client, None, False
+        sock = line.socket()
+        line.client, line.connected = None, False
         line.due_s = time.monotonic() + self._chance.uniform(*RECONNECT_S)
-        sock = None if client is None else client.socket()
         if sock is not None:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
