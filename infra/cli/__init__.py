@@ -23,6 +23,7 @@ MODULES = tuple(
         "registers",
         "trace",
         "rate",
+        "prices",
         "bill",
         "homes",
         "analyse",
@@ -37,6 +38,8 @@ MODULES = tuple(
         "bench",
         "chaos",
         "fuzz",
+        "accounts",
+        "ca",
         "trial",
     )
 )
