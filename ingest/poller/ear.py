@@ -36,6 +36,16 @@ _SAID_BY = {
 }
 """Where each family says what it measures; its last will is no sign of life."""
 
+_MOST_LEVELS = 4
+QUESTIONS = tuple(f"{'+/' * levels}rpc" for levels in range(1, _MOST_LEVELS + 1))
+"""Filters of what is published: the rights of the poller's account."""
+LISTENED = (
+    *REPLIES,
+    *(f"{'+/' * n}{end}" for n in range(1, _MOST_LEVELS + 1) for end in ("events/rpc", "status/+")),
+    *(each.format("+") for each in _SAID_BY["shelly1"]),
+)
+"""Filters that hold all that is subscribed to: the same."""
+
 
 def filters_of(address: str) -> list[str]:
     family, _, name = address.partition(":")
