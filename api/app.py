@@ -34,6 +34,7 @@ from api.routes import (
     homes,
     provisioning,
     readings,
+    references,
     registers,
     registry,
     usage,
@@ -110,7 +111,7 @@ def create_app(
     guarded = [Depends(require_operator)]  # of every route under /api/v1
     app.get("/api/v1/openapi.json", include_in_schema=False, dependencies=guarded)(_openapi)
     # the device's own path last: it takes slashes
-    money = (home_usage, homes, bills, costs)
+    money = (home_usage, homes, bills, references, costs)
     fleet = (readings, usage, registers, commands, provisioning, registry, claims, firmware)
     for part in (*money, *fleet, devices):
         app.include_router(part.router, dependencies=guarded, responses=_ERRORS)

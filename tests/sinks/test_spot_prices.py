@@ -31,7 +31,7 @@ MARCH = Month(2026, 3)
 START, END = datetime(2026, 2, 28, 23, tzinfo=UTC), datetime(2026, 3, 31, 22, tzinfo=UTC)
 """March 2026 in Berlin: the clock goes forward within."""
 QUARTERS = 31 * 96 - 4
-LATER = datetime(2026, 5, 1, tzinfo=UTC)
+LATER = max(datetime.now(UTC), END) + timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
