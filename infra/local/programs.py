@@ -136,6 +136,12 @@ OWN = (
         priority=68,
     ),
     Program(
+        name="downlink",
+        command=(sys.executable, "-m", "ingest.downlink"),
+        metrics_port="downlink_metrics_port",
+        priority=69,
+    ),
+    Program(
         name="api",
         command=(sys.executable, "-m", "api"),
         ports=("api_port",),

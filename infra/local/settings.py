@@ -35,6 +35,7 @@ class StackSettings(BaseSettings):
     billing_metrics_port: int = Field(default=9104, ge=1, le=65535)
     presence_metrics_port: int = Field(default=9105, ge=1, le=65535)
     commands_metrics_port: int = Field(default=9106, ge=1, le=65535)
+    downlink_metrics_port: int = Field(default=9107, ge=1, le=65535)
     poller_metrics_port: int = Field(default=9108, ge=1, le=65535)
     worker_metrics_port: int = Field(default=9110, ge=1, le=65535)  # of worker 0; others follow
     workers: int = Field(default=1, ge=1, le=MAX_WORKERS)

@@ -134,7 +134,7 @@ def test_every_process_of_the_pipeline_has_a_clock(tmp_path: Path):
 
     assert list(read) == [
         *("swarm", "mosquitto", "uplink", "worker-0", "worker-1", "rollup", "cost", "billing"),
-        *("poller", "presence", "commands", "api", "kafka", "postgres", "probe"),
+        *("poller", "presence", "commands", "downlink", "api", "kafka", "postgres", "probe"),
     ]
     assert all(cpu_s > 0 for name, cpu_s in read.items() if name != "mosquitto"), read
 

@@ -138,6 +138,7 @@ def test_the_command_line_starts_reports_and_wipes(empty: StackSettings):
         "poller": "absent",
         "presence": "absent",
         "commands": "absent",
+        "downlink": "absent",
         "api": "absent",
     }
     kafka = next(one for one in listed if one["name"] == "kafka")
