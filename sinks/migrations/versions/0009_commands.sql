@@ -147,7 +147,7 @@ BEGIN
        IS DISTINCT FROM (OLD.command_id, OLD.device_id, OLD.command_seq, OLD.kind, OLD.parameters,
         OLD.issued_by, OLD.issued_at, OLD.expires_at) THEN
         RAISE check_violation USING MESSAGE =
-            format('command %s: what was asked does not change; ask anew', OLD.command_id);
+            'command ' || OLD.command_id || ': what was asked does not change; ask anew';
     END IF;
     IF NEW.state = OLD.state THEN
         RETURN NEW;
@@ -155,7 +155,7 @@ BEGIN
     IF NOT legal_command_move(OLD.state, NEW.state)
        OR (NEW.state = 'cancelled' AND OLD.requested_at IS NOT NULL) THEN
         RAISE check_violation USING MESSAGE =
-            format('command %s: %s cannot become %s', OLD.command_id, OLD.state, NEW.state);
+            'command ' || OLD.command_id || ': ' || OLD.state || ' cannot become ' || NEW.state;
     END IF;
     IF NEW.state IN ('done', 'failed', 'expired', 'superseded', 'cancelled') THEN
         NEW.ended_at := clock_timestamp();
