@@ -27,6 +27,7 @@ from schemas.topics import COMMAND_EVENT, COMMAND_REQUEST, PARTITIONER, Topic
 
 SOURCE = b"downlink"
 MOST_AT_ONCE = 500
+TOLD_EVERY_S = 10.0
 _TIMEOUT_S = 10.0
 
 _decode_request = msgspec.json.Decoder(CommandRequest).decode
@@ -47,6 +48,7 @@ class CommandLog:
 
     def __init__(self, bootstrap: str, group: str, log: FilteringBoundLogger) -> None:
         self._log = log
+        self._told_s = float("-inf")
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -56,7 +58,8 @@ class CommandLog:
                 "fetch.queue.backoff.ms": 20,
                 "fetch.error.backoff.ms": 100,
                 "reconnect.backoff.max.ms": 2000,
-                "log.connection.close": False,
+                "log_level": 0,  # `_on_error` tells, and not each attempt
+                "error_cb": self._on_error,
             }
         )
         self._producer = Producer(
@@ -68,7 +71,8 @@ class CommandLog:
                 "socket.timeout.ms": 15_000,
                 "partitioner": PARTITIONER,
                 "reconnect.backoff.max.ms": 2000,
-                "log.connection.close": False,
+                "log_level": 0,  # `_on_error` tells, and not each attempt
+                "error_cb": self._on_error,
             }
         )
         self._committed: dict[tuple[str, int], int] = {}
@@ -158,6 +162,12 @@ class CommandLog:
 
     def close(self) -> None:
         self._consumer.close()
+
+    def _on_error(self, error: KafkaError) -> None:
+        now_s = time.monotonic()
+        if now_s - self._told_s > TOLD_EVERY_S:
+            self._told_s = now_s
+            self._log.warning("kafka_trouble", error=error.str())
 
     def _read(self, message: Message) -> Read:
         is_request = message.topic() == COMMAND_REQUEST.name
