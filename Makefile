@@ -7,7 +7,7 @@ PYTHON := python3
 # The certificates this machine trusts, not only those that uv brings: there may be a proxy.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup lock run test check schemas bench fuzz chaos soak bill-trial
+.PHONY: help setup lock run test check schemas bench fuzz chaos soak ota-trial bill-trial
 
 help:
 	@echo "make run     start everything with simulated devices (SECONDS=60: for a minute)"
@@ -17,6 +17,7 @@ help:
 	@echo "make chaos   200 kills of everything under load, kept in docs/reliability.md (an hour)"
 	@echo "make soak    a kill a minute for 8 hours (SECONDS=3600: for one)"
 	@echo "make bill-trial  a month of a million readings, 1, 3 and 7 workers: the same bills"
+	@echo "make ota-trial 10,000 updates of nodes, damaged or cut off at any byte (SEED=7 CASES=10000)"
 	@echo "make schemas write docs/asyncapi.yaml and docs/schemas from schemas/"
 	@echo "make setup   the Python environment alone (.venv)"
 	@echo "make lock    resolve pyproject.toml into requirements.lock anew"
@@ -81,3 +82,6 @@ soak: setup
 # READINGS=1000000 SEED=1
 bill-trial: setup
 	@.venv/bin/meterstream trial bills --readings $(or $(READINGS),1000000) --seed $(or $(SEED),1)
+
+ota-trial: setup
+	@.venv/bin/python -m tests.firmware.ota_trial --seed $(or $(SEED),7) --cases $(or $(CASES),10000)
