@@ -24,7 +24,8 @@ class AccountsConnection(BaseSettings):
     """The broker's TLS listener for devices, and its administrator (`METERSTREAM_ACCOUNTS_…`).
 
     `device_host` is the name that devices are told, `ca_file` the certificate that the broker's
-    descends from, as PEM.
+    descends from, as PEM; `certificate_file` and `key_file` are the administrator's own, which the
+    broker may ask for.
     """
 
     model_config = SettingsConfigDict(env_prefix="METERSTREAM_ACCOUNTS_", frozen=True)
@@ -33,6 +34,8 @@ class AccountsConnection(BaseSettings):
     port: int = Field(default=8883, ge=1, le=65535)
     device_host: str = "127.0.0.1"
     ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
     admin_password_file: Path | None = None
 
 

@@ -2,9 +2,9 @@
 
 import json
 import secrets
-import ssl
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
@@ -125,7 +125,15 @@ class BrokerControl:
         client.connect_timeout = _CONNECT_TIMEOUT_S
         try:
             client.username_pw_set(ADMIN, connection.admin_password_file.read_text().strip())
-            client.tls_set(ca_certs=str(connection.ca_file), cert_reqs=ssl.CERT_REQUIRED)
+            client.tls_set(
+                str(connection.ca_file),
+                _text(connection.certificate_file),
+                _text(connection.key_file),
+            )
         except OSError as error:
             raise BrokerAway(f"{error.filename}: {error.strerror}") from error
         return client
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -7,7 +7,7 @@ Source: mosquitto.org/documentation/dynamic-security; `plugins/dynamic-security/
 import base64
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from schemas.mqtt_rights import Rights
@@ -22,6 +22,7 @@ _ADMIN_RIGHTS = Rights((_CONTROL,), (_CONTROL,))
 # 12 bytes of salt are what 2.0 itself makes and takes.
 ROUNDS, _SALT_BYTES = 101, 12
 
+_EVERYTHING = ("#", "$SYS/#", "$share/#")
 _DEFAULT_ACCESS = {
     "publishClientSend": False,
     "publishClientReceive": False,
@@ -39,12 +40,20 @@ class Hash(NamedTuple):
 
 
 class Account(NamedTuple):
-    """An account as the broker has it. `client_id` None: any (of services with several shards)."""
+    """An account as the broker has it. `client_id` None: any (of services with several shards).
+
+    `other_roles`: those beside the one of its name, which none of ours has.
+    """
 
     user_name: str
     client_id: str | None
     rights: Rights
     enabled: bool = True
+    other_roles: tuple[str, ...] = ()
+
+
+_UNKNOWN = Rights(("?",), ("?",))  # equals no account of ours
+_NOBODY = Account("anonymous", None, Rights(("#",), _EVERYTHING))
 
 
 def hash_password(password: str) -> Hash:
@@ -52,15 +61,27 @@ def hash_password(password: str) -> Hash:
     return Hash(hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ROUNDS), salt, ROUNDS)
 
 
-def document(accounts: Iterable[tuple[Account, Hash]], admin: Hash) -> dict[str, Any]:
-    """The whole file of the plugin: these accounts, and who may change them."""
+def document(
+    accounts: Iterable[tuple[Account, Hash]], admin: Hash, *, anonymous: bool
+) -> dict[str, Any]:
+    """The whole file of the plugin: these accounts, and who may change them.
+
+    `anonymous`: clients without a user name, where the broker lets them in, may do anything but
+    that.
+    """
     every = [(Account(ADMIN, None, _ADMIN_RIGHTS), admin), *accounts]
-    return {
+    whole: dict[str, Any] = {
         "defaultACLAccess": _DEFAULT_ACCESS,
         "clients": [_client(account) | _stored(hash) for account, hash in every],
         "groups": [],
         "roles": [_role(account) for account, _ in every],
     }
+    if anonymous:
+        group = {"groupname": _NOBODY.user_name, "roles": [{"rolename": _NOBODY.user_name}]}
+        whole["groups"].append(group)
+        whole["roles"].append(_role(_NOBODY))
+        whole["anonymousGroup"] = _NOBODY.user_name
+    return whole
 
 
 # ---------------------------------------------------------------- commands
@@ -85,13 +106,23 @@ def remove(user_name: str) -> list[Command]:
     ]
 
 
-def mend(account: Account) -> list[Command]:
-    """Give an account its client id and rights again; its password stays. Tolerate NOT_THERE."""
+def mend(account: Account, found: Account) -> list[Command]:
+    """Give an account its client id and rights again; its password stays. Tolerate NOT_THERE.
+
+    A role that is deleted while a client has it stays with the client, and `modifyClient` with
+    roles adds them to those it has: so they are taken from it first, one by one.
+    """
+    user = account.user_name
     return [
-        {"command": "deleteRole", "rolename": account.user_name},
+        *(
+            {"command": "removeClientRole", "username": user, "rolename": role}
+            for role in (user, *found.other_roles)
+        ),
+        {"command": "deleteRole", "rolename": user},
         {"command": "createRole", **_role(account)},
-        _client(account) | {"command": "modifyClient"},
-        {"command": "enableClient", "username": account.user_name},
+        {"command": "addClientRole", "username": user, "rolename": user},
+        {"command": "setClientId", "username": user, "clientid": account.client_id or ""},
+        {"command": "enableClient", "username": user},
     ]
 
 
@@ -109,13 +140,14 @@ def known(
     rights = {role["rolename"]: _rights(role.get("acls", [])) for role in roles}
     return [
         Account(
-            client["username"],
+            user,
             client.get("clientid") or None,
-            _sum_of([rights.get(role["rolename"]) for role in client.get("roles", [])]),
+            rights.get(user) or _UNKNOWN,
             not client.get("disabled", False),
+            tuple(role["rolename"] for role in client["roles"] if role["rolename"] != user),
         )
         for client in clients
-        if client["username"] != ADMIN
+        if (user := client["username"]) != ADMIN
     ]
 
 
@@ -144,9 +176,13 @@ def drift(wanted: Iterable[Account], found: Iterable[Account]) -> Drift:
     )
 
 
-def _comparable(account: Account) -> object:
+def _comparable(account: Account) -> Account:
     publish, subscribe = account.rights
-    return account.client_id, set(publish), set(subscribe), account.enabled
+    return account._replace(rights=Rights(_sorted(publish), _sorted(subscribe)))
+
+
+def _sorted(topics: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(topics)))
 
 
 def _client(account: Account) -> dict[str, Any]:
@@ -184,10 +220,4 @@ def _rights(acls: Iterable[Mapping[str, Any]]) -> Rights | None:
     subscribe = found.pop("subscribePattern", set())
     if found.pop("publishClientReceive", set()) != subscribe or found:
         return None
-    return Rights(tuple(sorted(publish)), tuple(sorted(subscribe)))
-
-
-def _sum_of(rights: Sequence[Rights | None]) -> Rights:
-    """Those of an account's only role; what is anything else equals no account of ours."""
-    only = rights[0] if len(rights) == 1 else None
-    return only if only is not None else Rights(("?",), ("?",))
+    return Rights(_sorted(publish), _sorted(subscribe))

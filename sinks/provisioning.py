@@ -122,7 +122,7 @@ def look_for_drift(
 ) -> Drift:
     """Where the broker differs from the database and from what services it should have."""
     lock_accounts(conn)
-    return _drift(conn, control, services)
+    return dynamic_security.drift(_wanted(conn, services), control.accounts())
 
 
 def reconcile(
@@ -134,18 +134,15 @@ def reconcile(
     needs its password's hash, which only the plugin's file can bring (`meterstream up`). Commits.
     """
     lock_accounts(conn)
-    found = _drift(conn, control, services)
+    wanted, are = _wanted(conn, services), control.accounts()
+    found = dynamic_security.drift(wanted, are)
     for name in found.extra:
         control.run(dynamic_security.remove(name))
-    wanted = {one.user_name: one for one in _wanted(conn, services)}
+    should, has = ({one.user_name: one for one in side} for side in (wanted, are))
     for name in found.changed:
-        control.run(dynamic_security.mend(wanted[name]))
+        control.run(dynamic_security.mend(should[name], has[name]))
     conn.commit()
     return found
-
-
-def _drift(conn: psycopg.Connection[Any], control: BrokerControl, services: list[Account]) -> Drift:
-    return dynamic_security.drift(_wanted(conn, services), control.accounts())
 
 
 def _wanted(conn: psycopg.Connection[Any], services: list[Account]) -> list[Account]:

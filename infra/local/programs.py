@@ -79,7 +79,7 @@ MOSQUITTO = Program(
     account="mosquitto",
     config_dir="mosquitto",
     command=("/usr/sbin/mosquitto", "-c", "/run/meterstream/mosquitto.conf"),
-    ports=("mqtt_port",),
+    ports=("mqtt_port", "mqtt_tls_port"),
     priority=30,
 )
 SERVERS = (TIMESCALE, KAFKA, MOSQUITTO)

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
+from infra.local import broker
 from infra.local.errors import StackError
 from infra.local.parts import Parts, remove_tree
 from infra.local.programs import KAFKA, MOSQUITTO, TIMESCALE, Program
@@ -95,22 +96,10 @@ def prepare_kafka(settings: StackSettings, parts: Parts) -> None:
     formatted.touch()
 
 
-def prepare_mosquitto(settings: StackSettings, parts: Parts) -> None:
-    """Write the listener with this stack's port."""
-    included = settings.state_dir / MOSQUITTO.name / "conf.d"
-    included.mkdir(exist_ok=True)
-    (included / "listener.conf").write_text(
-        "# Written by `meterstream up`. Without a password: only this machine can connect.\n"
-        f"listener {settings.mqtt_port} 127.0.0.1\n"
-        "allow_anonymous true\n"
-        "persistence_location /srv/\n"
-    )
-
-
 PREPARE: dict[str, Callable[[StackSettings, Parts], None]] = {
     TIMESCALE.name: prepare_timescale,
     KAFKA.name: prepare_kafka,
-    MOSQUITTO.name: prepare_mosquitto,
+    MOSQUITTO.name: broker.prepare,
 }
 
 
@@ -181,7 +170,9 @@ def kafka_answers(settings: StackSettings) -> bool:
 
 
 def mosquitto_answers(settings: StackSettings) -> bool:
-    """Whether an MQTT 5 CONNECT without a client id is accepted."""
+    """Whether an MQTT 5 CONNECT without a client id is accepted; where it takes an account, whether
+    it is refused.
+    """
     connect = b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00"  # clean start, keepalive 10 s
     disconnect = b"\xe0\x00"
     with contextlib.suppress(OSError):
@@ -190,7 +181,9 @@ def mosquitto_answers(settings: StackSettings) -> bool:
             connection.sendall(connect)
             answer = connection.recv(4)
             connection.sendall(disconnect)
-            return len(answer) == 4 and answer[0] == 0x20 and answer[3] == 0
+            refused = answer[3:] == b"\x87"  # not authorized
+            welcome = answer[3:] == b"\x00"
+            return answer[:1] == b"\x20" and (welcome if settings.mqtt_anonymous else refused)
     return False
 
 

@@ -25,6 +25,10 @@ class StackSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="METERSTREAM_", frozen=True)
 
     mqtt_port: int = Field(default=1883, ge=1, le=65535)
+    mqtt_tls_port: int = Field(default=8883, ge=1, le=65535)
+    mqtt_anonymous: bool = True  # on the plain port; else it wants accounts too
+    mqtt_require_certificate: bool = False  # of clients on the TLS port, beside their account
+    mqtt_device_host: str = "127.0.0.1"  # what devices are told, and the certificate is for
     kafka_port: int = Field(default=9092, ge=1, le=65535)
     kafka_controller_port: int = Field(default=9093, ge=1, le=65535)
     database_port: int = Field(default=5433, ge=1, le=65535)

@@ -17,12 +17,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from infra.local import class_archive, servers
+from infra.local import broker, class_archive, servers
 from infra.local import parts as local_parts
 from infra.local.errors import NotReady, PortTaken, StackError
 from infra.local.launch import __file__ as launch_file
 from infra.local.parts import Parts, Progress, remove_tree
-from infra.local.programs import ALL, KAFKA, SERVERS, TIMESCALE, Instance, Program, instances
+from infra.local.programs import (
+    ALL,
+    KAFKA,
+    MOSQUITTO,
+    SERVERS,
+    TIMESCALE,
+    Instance,
+    Program,
+    instances,
+)
 from infra.local.sandbox import sandboxed
 from infra.local.settings import PROJECT_ROOT, StackSettings, is_free
 from infra.local.supervision import Supervised, Supervisor
@@ -110,6 +119,7 @@ class Stack:
             "METERSTREAM_API_PORT": str(self.settings.api_port),
             "METERSTREAM_API_TOKEN_FILE": str(self.token_file),
             "METERSTREAM_STATE_DIR": str(self._state_dir),
+            **broker.environment(self.settings),
         }
 
     @property
@@ -152,6 +162,8 @@ class Stack:
                 self._supervisor.start()
             wanted_servers = [one for one in wanted if one.program.account is not None]
             for one in wanted_servers:
+                if one.program == MOSQUITTO and one in new and TIMESCALE in self._programs:
+                    self._write_accounts(progress)
                 self._start_process(one.name)
             for one in wanted_servers:
                 self._wait_ready(one, progress)
@@ -227,6 +239,12 @@ class Stack:
         self._supervisor.stop_process(name)
         self.start_process(name)
 
+    def restart_broker(self) -> None:
+        """Stop Mosquitto and start it with the accounts of the database; sessions stay."""
+        self._supervisor.stop_process(MOSQUITTO.name)
+        broker.write_accounts(self.settings, self.database_url)
+        self.start_process(MOSQUITTO.name)
+
     def stop_process(self, name: str) -> None:
         """Stop one process and keep it down; one that is down is left alone."""
         self._supervisor.stop_process(name)
@@ -289,6 +307,11 @@ class Stack:
             self.token_file.touch(mode=0o600)
             self.token_file.write_text(secrets.token_urlsafe(48))
 
+    def _write_accounts(self, progress: Progress) -> None:
+        """Let the broker begin with the accounts of the database."""
+        self._wait_ready(Instance(TIMESCALE.name, TIMESCALE, 0), progress)
+        broker.write_accounts(self.settings, self.database_url)
+
     def _supervised(self, one: Instance, built: Parts) -> Supervised:
         program = one.program
         command = one.command(self.settings)
@@ -313,13 +336,14 @@ class Stack:
             environment={
                 **self.environment(),
                 **one.environment(self.settings),
+                **broker.account_environment(self.settings, program.name),
                 **self._environments.get(one.name, {}),
                 "PYTHONUNBUFFERED": "1",
             },
             priority=program.priority,
             stop_signal=program.stop_signal,
             stop_wait_s=program.stop_wait_s,
-            autostart=program.account is not None,
+            autostart=program.account is not None and program != MOSQUITTO,  # `_write_accounts`
         )
 
     def _start_process(self, name: str) -> None:
