@@ -28,6 +28,8 @@ CONNACK_TIMEOUT_S = 10.0
 ROUND_S = 0.01
 HOUSEKEEPING_S = 0.5
 RECONNECT_S = (0.2, 1.5)
+REPORT_EVERY_S = 10.0
+"""Devices tell the state of their relays also when nothing happens."""
 REMEMBERED = 20
 """Messages of a node that may come once more."""
 
@@ -61,6 +63,7 @@ class _Line:
         self.has_power = True
         self.due_s = 0.0  # of the next connection
         self.since_s = 0.0
+        self.report_s = 0.0
         self.heard: deque[tuple[str, bytes]] = deque(maxlen=REMEMBERED)
         self.held: list[tuple[str, bytes]] = []
 
@@ -183,6 +186,9 @@ class Fleet:
                 self._connect(line)
             if line.connected:
                 self._say(line, line.device.tick(_now_us()))
+                if now_s >= line.report_s:
+                    line.report_s = now_s + REPORT_EVERY_S * self._chance.uniform(0.8, 1.2)
+                    self._report(line)
 
     def _connect(self, line: _Line) -> None:
         device = line.device
@@ -211,6 +217,10 @@ class Fleet:
         line.connected = True
         client.subscribe([(topic, 1) for topic in line.device.subscriptions])
         self._say(line, line.device.boot(_now_us()))
+
+    def _report(self, line: _Line) -> None:
+        for relay in range(len(line.device.on)):
+            self._say(line, line.device.say_state(relay, "", _now_us()))
 
     def _drop(self, line: _Line) -> None:
         """The connection breaks without a word; the broker tells of the last will."""

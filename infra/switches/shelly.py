@@ -23,6 +23,7 @@ class ShellyGen2(Switch):
     def __init__(self, name: str, relays: int = 2) -> None:
         super().__init__(name, relays)
         self._flips: dict[int, int] = {}  # relay to when it flips back, µs
+        self._sources = ["init"] * relays
 
     @property
     def address(self) -> str:
@@ -47,7 +48,9 @@ class ShellyGen2(Switch):
         return [online, self._notify("NotifyFullStatus", states, now_us)]
 
     def say_state(self, relay: int, by: str, now_us: int) -> list[Publish]:
-        source = _SOURCES.get(by, "MQTT")
+        if by:
+            self._sources[relay] = _SOURCES.get(by, "MQTT")
+        source = self._sources[relay]
         status: dict[str, object] = {"id": relay, "output": self.on[relay], "source": source}
         return [self._notify("NotifyStatus", {f"switch:{relay}": status}, now_us)]
 
