@@ -271,7 +271,7 @@ def mark_announced(conn: Connection, told: Sequence[Told]) -> None:
 # ---------------------------------------------------------------- capabilities
 
 _CAPABILITIES = """
-    WITH some AS (
+    WITH chosen AS (
         SELECT device_id, capabilities FROM device
         WHERE device_id > %(after)s ORDER BY device_id LIMIT %(most)s
     ), seen AS (
@@ -280,22 +280,22 @@ _CAPABILITIES = """
                    CASE WHEN s.has_export THEN 'export_register' END,
                    CASE WHEN s.has_interval THEN 'interval_energy' END], NULL))) AS channels,
                bool_or(s.has_import OR s.has_interval) AS energy
-        FROM some JOIN channel c USING (device_id) LEFT JOIN channel_state s USING (channel_id)
+        FROM chosen JOIN channel c USING (device_id) LEFT JOIN channel_state s USING (channel_id)
         GROUP BY c.device_id
     ), relays AS (
         SELECT t.device_id, jsonb_agg(t.channel ORDER BY t.channel) AS names
-        FROM some JOIN device_state t USING (device_id) WHERE t.field = 'relay'
+        FROM chosen JOIN device_state t USING (device_id) WHERE t.field = 'relay'
         GROUP BY t.device_id
     ), found AS (
         SELECT device_id, jsonb_build_object(
                    'channels', coalesce(seen.channels, '{}'), 'relays', coalesce(names, '[]'),
                    'energy', coalesce(seen.energy, false)) AS capabilities
-        FROM some LEFT JOIN seen USING (device_id) LEFT JOIN relays USING (device_id)
+        FROM chosen LEFT JOIN seen USING (device_id) LEFT JOIN relays USING (device_id)
     ), changed AS (
         UPDATE device AS d SET capabilities = found.capabilities
         FROM found WHERE d.device_id = found.device_id AND d.capabilities <> found.capabilities
     )
-    SELECT max(device_id), count(*) FROM some"""
+    SELECT max(device_id), count(*) FROM chosen"""
 
 
 def detect_capabilities(conn: Connection, after: int, most: int) -> int:
