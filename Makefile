@@ -7,13 +7,14 @@ PYTHON := python3
 # The certificates this machine trusts, not only those that uv brings: there may be a proxy.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup lock run test check schemas bench fuzz chaos soak ota-trial bill-trial
+.PHONY: help setup lock run test check schemas bench fuzz chaos soak ota-trial bill-trial command-trial
 
 help:
 	@echo "make run     start everything with simulated devices (SECONDS=60: for a minute)"
 	@echo "make test    run the tests, with real servers"
 	@echo "make check   style and types"
 	@echo "make bench   measure each stage beside its peers, keep it in docs/benchmarks.md"
+	@echo "make command-trial  10,000 commands under power cuts and kills: did each run once?"
 	@echo "make chaos   200 kills of everything under load, kept in docs/reliability.md (an hour)"
 	@echo "make soak    a kill a minute for 8 hours (SECONDS=3600: for one)"
 	@echo "make bill-trial  a month of a million readings, 1, 3 and 7 workers: the same bills"
@@ -72,6 +73,9 @@ bench: setup
 # SEED=1 PAYLOADS=1000000; on a running stack (`meterstream up`) where nobody else speaks.
 fuzz: setup
 	@.venv/bin/meterstream fuzz --seed $(or $(SEED),1) --payloads $(or $(PAYLOADS),1000000)
+
+command-trial: setup
+	@.venv/bin/meterstream trial commands --commands $(or $(COMMANDS),10000) --seed $(or $(SEED),7)
 
 chaos: setup
 	@.venv/bin/meterstream chaos --seed 7 --kills 200 --target all --rate 1000 --write docs/reliability.md
