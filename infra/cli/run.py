@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from infra.cli.stack import settings_from_environment, shown_progress
-from infra.local.programs import ALL, SIMULATOR
+from infra.local.programs import ALL, SIMULATOR, SWITCHES
 from infra.local.stack import Stack
 
 PAUSE_S = 1.0
@@ -32,7 +32,7 @@ def run(
     ] = None,
 ) -> None:
     """Start everything with 50 simulated devices and show what flows; Ctrl-C stops it."""
-    stack = Stack(settings_from_environment(), (*ALL, SIMULATOR))
+    stack = Stack(settings_from_environment(), (*ALL, SIMULATOR, SWITCHES))
     stopping = _Stop()
     console = Console()
     try:

@@ -155,6 +155,11 @@ SIMULATOR = Program(  # of `make run` only
     command=(sys.executable, "-m", "infra.simulator", "--devices", "50"),
     priority=80,
 )
+SWITCHES = Program(  # the same
+    name="switches",
+    command=(sys.executable, "-m", "infra.switches"),
+    priority=81,
+)
 
 
 @dataclass(frozen=True)
