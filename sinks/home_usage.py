@@ -14,6 +14,7 @@ import psycopg
 
 from schemas.usage import Quality
 from sinks.contracts import BadInterval, Home, HomeLedger, contracts, ledger_of, production_of
+from sinks.utility_readings import Difference
 from streams.analysis.buckets import HomeBucket, Span, first_quarters, spans_of, sums
 from streams.tariffs.errors import BadUsage
 from streams.tariffs.rating import shortest
@@ -95,14 +96,40 @@ CSV_COLUMNS = (
 )
 
 
-def csv_of(rows: Iterable[HomeUsage], zone: ZoneInfo) -> str:
-    """With a head line; instants with the offset of `zone`; energies exact."""
+UTILITY_LABEL = "utility meter less ours"
+
+
+def csv_of(
+    rows: Iterable[HomeUsage], zone: ZoneInfo, differences: Iterable[Difference] = ()
+) -> str:
+    """With a head line; instants with the offset of `zone`; energies exact.
+
+    `differences` follow the buckets, a row each two readings of the utility's meter: what it
+    counted beyond ours, of the quality `utility`.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(CSV_COLUMNS)
     for row in rows:
         writer.writerow(cells(row, zone))
+    for one in differences:
+        if one.import_ is not None:
+            writer.writerow(difference_cells(one, zone))
     return text.getvalue()
+
+
+def difference_cells(one: Difference, zone: ZoneInfo) -> list[object]:
+    """The same columns of what the utility's meter counted beyond ours."""
+    more = {
+        "start": one.start,
+        "end": one.end,
+        "label": UTILITY_LABEL,
+        "energy_kwh": None if one.import_ is None else one.import_.difference_kwh,
+        "export_kwh": None if one.export is None else one.export.difference_kwh,
+        "quality": "utility",
+        "incomplete_quarters": one.incomplete_quarters,
+    }
+    return [_cell(more.get(name), zone) for name in CSV_COLUMNS]
 
 
 def cells(row: HomeUsage, zone: ZoneInfo) -> list[object]:

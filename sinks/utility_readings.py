@@ -181,7 +181,8 @@ def _compared(utility_kwh: Decimal, ours_uwh: int) -> Compared:
 
 
 def _nearest_quarter(at: datetime) -> datetime:
-    return _EPOCH + round((at - _EPOCH) / QUARTER) * QUARTER
+    """Half a quarter hour counts up, as in the view `home_utility_difference`."""
+    return _EPOCH + (at + QUARTER / 2 - _EPOCH) // QUARTER * QUARTER
 
 
 def _check_step(

@@ -89,10 +89,11 @@ def list_home_usage(
     if query.bucket == "15m" and span.end - span.start > MOST_QUARTERS * QUARTER:
         raise invalid("from", "the range has more than 93 days of quarter hours", "shorten it")
     rows = home_usage(conn, home, query.bucket, *span)
+    differences = utility_readings.differences(conn, home_id, rows[0].start, rows[-1].end)
     if query.format == "csv":
         name = f"usage-{query.bucket}.csv"
         return Response(
-            csv_of(rows, home.zone_info),
+            csv_of(rows, home.zone_info, differences),
             media_type="text/csv; charset=utf-8",
             headers={"Content-Disposition": f'attachment; filename="{name}"'},
         )
@@ -101,7 +102,7 @@ def list_home_usage(
         "zone": home.zone,
         "bucket": query.bucket,
         "items": rows,
-        "utility": utility_readings.differences(conn, home_id, rows[0].start, rows[-1].end),
+        "utility": differences,
     }
     return _json(document(page))
 

@@ -102,7 +102,7 @@ def home_usage(
     as_json: Json = False,
 ) -> None:
     """Show the ledger of a home by whole buckets that touch [--from, --to)."""
-    from sinks import contracts
+    from sinks import contracts, utility_readings
     from sinks import home_usage as ledger
     from streams.analysis.document import document
 
@@ -111,14 +111,15 @@ def home_usage(
         zone = found.zone_info
         start, end = instant_at(from_, zone, "--from"), instant_at(to, zone, "--to")
         rows = ledger.home_usage(conn, found, bucket.value, start, end)
+        beside = utility_readings.differences(conn, home, rows[0].start, rows[-1].end)
     if as_csv:
-        print(ledger.csv_of(rows, zone), end="")
+        print(ledger.csv_of(rows, zone, beside), end="")
     elif as_json:
         print(json.dumps(document(rows)))
     else:
-        print_table(
-            [dict(zip(ledger.CSV_COLUMNS, ledger.cells(row, zone), strict=True)) for row in rows]
-        )
+        shown = [ledger.cells(row, zone) for row in rows]
+        shown += [ledger.difference_cells(one, zone) for one in beside if one.import_ is not None]
+        print_table([dict(zip(ledger.CSV_COLUMNS, row, strict=True)) for row in shown])
 
 
 # ---------------------------------------------------------------- contracts

@@ -15,8 +15,8 @@ from sinks.bills import Issued, NoBill, bill_of_id
 from streams.tariffs.catalogue import Catalogue, MonthRates
 from streams.tariffs.errors import BadUsage
 from streams.tariffs.month import QUARTER, Cycle
-from streams.tariffs.rating import Kind, shortest
-from streams.tariffs.usage import kwh_of
+from streams.tariffs.rating import Kind, demand_name, shortest
+from streams.tariffs.usage import QUARTERS_AN_HOUR, kwh_of
 
 _COUNTED = (Kind.ENERGY, Kind.SURCHARGE, Kind.CREDIT, Kind.DEMAND)
 
@@ -112,7 +112,7 @@ def trace_line(
         if counted[(quarter.start - cycle.start) // QUARTER]
     ]
     if line["kind"] == Kind.DEMAND:
-        quarters, quantity = _peak(quarters, Decimal(line["quantity"]))
+        quarters, quantity = _peak(quarters, cycle, _measured_over(rates, line))
     else:
         given = line["kind"] == Kind.CREDIT
         total_uwh = sum(one.export_uwh if given else one.energy_uwh for one in quarters)
@@ -154,12 +154,31 @@ def _quarters(conn: psycopg.Connection[Any], home_id: str, cycle: Cycle) -> list
         ).fetchall()
 
 
-def _peak(quarters: list[LineQuarter], kw: Decimal) -> tuple[list[LineQuarter], Decimal]:
-    """The quarter hour of the greatest demand, where that is measured over 15 minutes."""
-    by_start: dict[datetime, int] = {}
+def _peak(
+    quarters: list[LineQuarter], cycle: Cycle, width: int
+) -> tuple[list[LineQuarter], Decimal]:
+    """The window of `width` quarter hours with the greatest demand, and its mean power in kW."""
+    by_window: dict[int, int] = {}
+
+    def window(quarter: LineQuarter) -> int:
+        return (quarter.start - cycle.start) // QUARTER // width
+
     for quarter in quarters:
-        by_start[quarter.start] = by_start.get(quarter.start, 0) + quarter.energy_uwh
-    if not by_start:
-        return [], kw
-    at = max(by_start, key=lambda start: by_start[start])
-    return [one for one in quarters if one.start == at], kwh_of(by_start[at]) * 4
+        by_window[window(quarter)] = by_window.get(window(quarter), 0) + quarter.energy_uwh
+    if not by_window:
+        return [], Decimal(0)
+    at = max(by_window, key=lambda number: by_window[number])
+    return (
+        [one for one in quarters if window(one) == at],
+        kwh_of(by_window[at] * QUARTERS_AN_HOUR) / width,
+    )
+
+
+def _measured_over(rates: MonthRates, line: dict[str, Any]) -> int:
+    """Over how many quarter hours the demand of a line is measured."""
+    return next(
+        demand.prices.measuring_minutes // 15
+        for demand in rates.demand
+        for period in demand.prices.periods
+        if demand_name(demand, period) == line["name"]
+    )

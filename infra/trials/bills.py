@@ -16,7 +16,7 @@ import psycopg
 from infra.bench.log import LogWriter
 from infra.local import Stack, StackSettings, start
 from infra.local.parts import Progress
-from infra.local.programs import OWN, SERVERS
+from infra.local.programs import OWN, SERVERS, instances
 from infra.trials.street import Street, street
 from schemas.units import SECOND_US
 from sinks.finality import Missing, wait_final
@@ -27,6 +27,8 @@ TICK_S = 300
 LAST_TICKS_S = 2 * 3600
 FINAL_WITHIN_S = 3 * 3600.0
 TOLD_EACH = 100_000
+SMALL_TRANSACTIONS = {"METERSTREAM_WORKER_MOST_RECORDS": "2000"}
+"""A full log's transaction holds hours of late readings, each a window anew; it may take 60 s."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,12 @@ def _servers(workers: int, progress: Progress) -> Iterator[Stack]:
             update={"workers": workers}
         )
         stream = [one for one in OWN if one.name in ("worker", "rollup")]
-        stack = Stack(settings, [*SERVERS, *stream])
+        small = {
+            one.name: SMALL_TRANSACTIONS
+            for program in stream
+            for one in instances(program, settings)
+        }
+        stack = Stack(settings, [*SERVERS, *stream], small)
         try:
             start(settings, SERVERS, progress).prepare(progress)
             yield stack

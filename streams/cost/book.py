@@ -27,6 +27,10 @@ class Page(NamedTuple):
             np.zeros(quarters, np.int64), np.zeros(quarters, np.int64), np.zeros(quarters, np.bool_)
         )
 
+    def part(self, first: int, quarters: int) -> "Page":
+        taken = slice(first, first + quarters)
+        return Page(self.energy_uwh[taken], self.export_uwh[taken], self.measured[taken])
+
 
 @dataclass(slots=True)
 class Book:
@@ -38,6 +42,7 @@ class Book:
     zone: ZoneInfo
     at: datetime
     pages: dict[date, Page] = field(default_factory=dict)
+    _opened: tuple[Span, Page] | None = field(default=None, init=False)
 
     def missing(self, span: Span) -> list[date]:
         """The days of `span` until `at` that are not held."""
@@ -58,8 +63,10 @@ class Book:
             page.export_uwh[index] += export_uwh
             page.measured[index] = True
         self.pages[day] = page
+        self._opened = None
 
     def forget(self, days: Iterable[date]) -> None:
+        self._opened = None
         for day in days:
             self.pages.pop(day, None)
 
@@ -71,8 +78,22 @@ class Book:
         page = self.page_of(span)
         return Ledger(span.start, span.end, page.energy_uwh, page.export_uwh)
 
+    def open(self, span: Span) -> None:
+        """Lay the pages of the span behind each other, once for all that is asked of it."""
+        page = self._laid_out(span)
+        for column in page:
+            column.flags.writeable = False
+        self._opened = span, page
+
     def page_of(self, span: Span) -> Page:
-        """The pages of the span, one behind the other."""
+        """The pages of the span, one behind the other. Read only."""
+        if self._opened is not None:
+            opened, page = self._opened
+            if opened.start <= span.start and span.end <= opened.end:
+                return page.part((span.start - opened.start) // QUARTER, span.quarters)
+        return self._laid_out(span)
+
+    def _laid_out(self, span: Span) -> Page:
         whole = Page.empty(span.quarters)
         for day in days_of(span, self.zone):
             page = self.pages.get(day)

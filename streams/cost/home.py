@@ -72,6 +72,15 @@ class _Ledgers:
         self.projected = Account(home.costing, self.outlook)
 
 
+def _newest(home: Home, book: Book) -> Span:
+    """The days that every figure of now is worked out from: the cycle and the last weeks."""
+    look_back = midnight(book.today - timedelta(days=LOOK_BACK_DAYS), home.zone)
+    days = Span(look_back, midnight(book.today + timedelta(days=1), home.zone))
+    for cycle in _cycles(home, Span(book.at - QUARTER, book.at)):
+        days = Span(min(days.start, cycle.start), max(days.end, cycle.end))
+    return days
+
+
 class _Unmetered(Exception):
     """The meters of a span do not make a ledger."""
 
@@ -79,13 +88,13 @@ class _Unmetered(Exception):
 def needed(home: Home, at: datetime, changed: Iterable[datetime]) -> list[Span]:
     """The spans of the ledger that an assessment at `at` reads.
 
-    `changed` are starts of quarter hours that changed, for the budgets of their periods.
+    `changed` are starts of quarter hours that changed, for the budgets of the periods they touch.
     """
     today = day_at(at - QUARTER, home.zone)
     spans = [Span(midnight(today - timedelta(days=LOOK_BACK_DAYS), home.zone), at)]
     spans += _cycles(home, Span(at - QUARTER, at))
     for budget in home.budgets:
-        for period in _periods(home, budget, _instants(at, changed)):
+        for period in _touched(home, budget, at, changed):
             spans.append(period)
             if budget.amount is not None:
                 spans += _cycles(home, Span(period.start, min(period.end, at)))
@@ -94,6 +103,7 @@ def needed(home: Home, at: datetime, changed: Iterable[datetime]) -> list[Span]:
 
 def assess(home: Home, book: Book, changed: Iterable[datetime] = ()) -> Assessed:
     """The running cost at `book.at`, and the budgets of its periods and of those that changed."""
+    book.open(_newest(home, book))
     ledgers = _Ledgers(home, book)
     cost = _running(home, ledgers)
     standings: dict[StandingKey, Standing] = {}
@@ -106,7 +116,7 @@ def assess(home: Home, book: Book, changed: Iterable[datetime] = ()) -> Assessed
             if budget.period is BudgetPeriod.CYCLE:
                 problem = _problem(lambda: home.costing.cycle_at(newest))
             cost.budgets.append(_status(budget, problem=problem))
-        for period in _periods(home, budget, _instants(book.at, changed)):
+        for period in _touched(home, budget, book.at, changed):
             checked = _Checked(home, ledgers, budget, period)
             told, standing, events = checked.result()
             if period == current:
@@ -257,6 +267,33 @@ def _status(
 def _instants(at: datetime, changed: Iterable[datetime]) -> set[datetime]:
     """Of the newest quarter hour, and of those before it that changed."""
     return {at - QUARTER, *(start for start in changed if start < at)}
+
+
+def _touched(home: Home, budget: Budget, at: datetime, changed: Iterable[datetime]) -> list[Span]:
+    """The periods to judge: of now, of each quarter hour that changed, and of money those that
+    were judged before and lie behind one in the bills that it changes.
+    """
+    instants = _instants(at, changed)
+    found = set(_periods(home, budget, instants))
+    if budget.amount is None:
+        return sorted(found)
+    judged = [
+        Span(one.start, one.end)
+        for (budget_id, _), one in home.standings.items()
+        if budget_id == budget.budget_id
+    ]
+    done = None
+    for start in sorted(instants):
+        if done is not None and start < done:
+            continue
+        try:
+            cycle = home.costing.cycle_at(start)
+        except NoContract:
+            continue
+        # use that decides the category changes the bills of later cycles too
+        done = at if home.costing.history else min(cycle.end, at)
+        found.update(period for period in judged if period.start < done and period.end > start)
+    return sorted(found)
 
 
 def _periods(home: Home, budget: Budget, instants: Iterable[datetime]) -> list[Span]:

@@ -38,14 +38,15 @@ class Outlook:
 
     def over(self, span: Span) -> Ledger:
         """The ledger of a span that begins and ends at midnight, projected from `book.at` on."""
-        ledger = self.book.over(span)
+        measured = self.book.over(span)
+        energy, export = measured.energy_uwh.copy(), measured.export_uwh.copy()
         ahead = Span(max(span.start, self.book.at), span.end)
         if ahead.quarters > 0 and self.method is not None:
             first = (ahead.start - span.start) // QUARTER
             hours = hours_of_week(span, self.book.zone)[first:]
-            ledger.energy_uwh[first:] = self._means[0][hours]
-            ledger.export_uwh[first:] = self._means[1][hours]
-        return ledger
+            energy[first:] = self._means[0][hours]
+            export[first:] = self._means[1][hours]
+        return Ledger(span.start, span.end, energy, export)
 
     @cached_property
     def _sums(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -186,7 +186,7 @@ class _Bill:
                     continue
                 peak_kw = self.usage.peak_kw(index, period, self.rates.tariff.id)
                 parts = tuple(shares(blocks, peak_kw))
-                name = _demand_name(demand, period)
+                name = demand_name(demand, period)
                 lines.append(self._priced(Kind.DEMAND, name, peak_kw, "kW", parts))
         return lines
 
@@ -249,7 +249,8 @@ def _part(part: Share) -> dict[str, object]:
     }
 
 
-def _demand_name(demand: PricedDemand, period: str) -> str:
+def demand_name(demand: PricedDemand, period: str) -> str:
+    """What the line of a demand charge is called."""
     return demand.prices.name if demand.clock is None else f"{demand.prices.name} {period}"
 
 

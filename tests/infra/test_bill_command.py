@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -12,8 +11,6 @@ from typing import Any
 import psycopg
 import pypdfium2
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from infra.cli import bill
 from infra.local import Stack
@@ -22,12 +19,12 @@ from sinks.bill_drafts import draft
 from sinks.bills import NoBill, issue
 from sinks.contracts import set_contract, set_home
 from sinks.home_meters import set_meter
-from sinks.migrate import migrate
 from sinks.registry import claim_device, resolve_device
 from streams.tariffs.contract import Contract
 from streams.tariffs.errors import BadUsage
-from streams.tariffs.loading import known_tariffs
+from streams.tariffs.loading import catalogue_of, known_tariffs
 from streams.tariffs.month import Month
+from tests.infra.command_line import CommandLine, emptied, migrated_database
 
 pytestmark = pytest.mark.stack
 
@@ -37,20 +34,14 @@ MARCH = datetime(2026, 2, 28, 17, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def database_url(stack: Stack) -> str:
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute("CREATE DATABASE bill_tests")
-    url = stack.database_url.rpartition("/")[0] + "/bill_tests"
-    migrate(url)
-    return url
+    return migrated_database(stack, "bill_tests")
 
 
 @pytest.fixture
 def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     """The home h1 with its meter `Main`, 0.125 kWh a quarter hour in February; a plug `Fridge`."""
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("SET session_replication_role = replica")
-        connection.execute("TRUNCATE home, device, usage_15m, bill CASCADE")
-        connection.execute("RESET session_replication_role")
+        emptied(connection, "home", "device", "usage_15m", "bill")
         for name, uwh in (("Main", 125_000_000), ("Fridge", 25_000_000)):
             address = f"homesync:h1/{name.lower()}"
             device_id = claim_device(connection, address, name, "h1", "Asia/Bangkok")
@@ -72,18 +63,7 @@ def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture
 def run(database_url: str, conn: psycopg.Connection[Any]) -> Any:
-    """Run a command line; it must end with `code`. Gives its JSON, or its words."""
-    app = typer.Typer()
-    bill.register(app)
-
-    def one(*arguments: str, code: int = 0) -> Any:
-        result = CliRunner().invoke(app, arguments, env={"METERSTREAM_DATABASE_URL": database_url})
-        assert result.exit_code == code, result.output
-        if code:
-            return result.stderr
-        return json.loads(result.stdout) if "--json" in arguments else result.stdout
-
-    return one
+    return CommandLine(database_url, bill)
 
 
 FEB = ("--month", "2026-02")
@@ -141,6 +121,46 @@ def test_a_line_leads_to_the_quarter_hours_that_it_counts(conn: psycopg.Connecti
         trace_line(conn, known_tariffs(), made.bill_id, names.index("vat") + 1)
     with pytest.raises(NoBill, match="has lines 1 to 5, not 9"):
         trace_line(conn, known_tariffs(), made.bill_id, 9)
+
+
+HOURLY = {
+    "title": "Test",
+    "currency": "THB",
+    "zone": "Asia/Bangkok",
+    "rates": [
+        {
+            "from": "2026-01",
+            "energy": {"periods": {"all": [{"price": "1"}]}},
+            "demand": [{"measuring_minutes": 60, "periods": {"all": [{"price": "10"}]}}],
+        }
+    ],
+}
+
+
+def test_a_demand_of_an_hour_leads_to_its_four_quarter_hours(conn: psycopg.Connection[Any]):
+    #  0.125 kWh a quarter hour, but 0.5 in each of 05:00 to 06:00 and 1.2 in one at 08:00:
+    #  the greatest hour is 4 x 0.5 = 2 kW, not 1.2 + 3 x 0.125
+    catalogue = catalogue_of([{"tariffs": {"hourly": HOURLY}}])
+    set_contract(conn, "h1", Contract("hourly", date(2026, 1, 1)), catalogue)
+    hour = FEBRUARY + timedelta(days=3, hours=5)
+    for start, end, uwh in (
+        (hour, hour + timedelta(hours=1), 500_000_000),
+        (hour + timedelta(hours=3), hour + timedelta(hours=3, minutes=15), 1_200_000_000),
+    ):
+        conn.execute(
+            "UPDATE usage_15m SET energy_uwh = %s WHERE window_start >= %s AND window_start < %s",
+            [uwh, start, end],
+        )
+    with conn.transaction():
+        made = issue(conn, "h1", draft(conn, catalogue, "h1", Month(2026, 2)))
+    assert made is not None
+    kinds = [line["kind"] for line in made.document["lines"]]
+    traced = trace_line(conn, catalogue, made.bill_id, kinds.index("demand") + 1)
+    assert traced.line["quantity"] == "2"
+    assert traced.agrees
+    assert [one.start for one in traced.quarters] == [
+        hour + number * timedelta(minutes=15) for number in range(4)
+    ]
 
 
 def test_csv_and_pdf_say_the_same_as_json(run: Any, tmp_path: Path):

@@ -1,21 +1,18 @@
 """`meterstream budget` and `meterstream cost`, in a real database."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from infra.cli import budget, homes
 from infra.local import Stack
-from sinks.migrate import migrate
 from sinks.registry import claim_device
 from streams.cost.job import CostJob
 from streams.tariffs.loading import known_tariffs
+from tests.infra.command_line import CommandLine, emptied, migrated_database
 
 pytestmark = pytest.mark.stack
 
@@ -25,37 +22,19 @@ BAD_INPUT_EXIT = 65
 
 @pytest.fixture(scope="module")
 def database_url(stack: Stack) -> str:
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute("CREATE DATABASE budget_tests")
-    url = stack.database_url.rpartition("/")[0] + "/budget_tests"
-    migrate(url)
-    return url
+    return migrated_database(stack, "budget_tests")
 
 
 @pytest.fixture
 def conn(database_url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("SET session_replication_role = replica")
-        connection.execute("TRUNCATE home, device, usage_15m, cost_dirty CASCADE")
-        connection.execute("RESET session_replication_role")
+        emptied(connection, "home", "device", "usage_15m", "cost_dirty")
         yield connection
 
 
 @pytest.fixture
 def run(database_url: str, conn: psycopg.Connection) -> Any:
-    """Run a command line; it must end with `code`. Gives its JSON, or its words."""
-    app = typer.Typer()
-    homes.register(app)
-    budget.register(app)
-
-    def one(*arguments: str, code: int = 0) -> Any:
-        result = CliRunner().invoke(app, arguments, env={"METERSTREAM_DATABASE_URL": database_url})
-        assert result.exit_code == code, result.output
-        if code:
-            return result.stderr
-        return json.loads(result.stdout) if "--json" in arguments else result.stdout
-
-    return one
+    return CommandLine(database_url, homes, budget)
 
 
 @pytest.fixture

@@ -1,19 +1,16 @@
 """`meterstream home`, `contract`, `meter`, `analyse` and `carbon`, in a real database."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from infra.cli import analyse, homes
 from infra.local import Stack
-from sinks.migrate import migrate
 from sinks.registry import claim_device
+from tests.infra.command_line import CommandLine, emptied, migrated_database
 
 pytestmark = pytest.mark.stack
 
@@ -22,20 +19,14 @@ START = datetime(2026, 2, 5, 17, tzinfo=UTC)  # midnight in Bangkok
 
 @pytest.fixture(scope="module")
 def database_url(stack: Stack) -> str:
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute("CREATE DATABASE homes_tests")
-    url = stack.database_url.rpartition("/")[0] + "/homes_tests"
-    migrate(url)
-    return url
+    return migrated_database(stack, "homes_tests")
 
 
 @pytest.fixture
 def conn(database_url: str) -> Iterator[psycopg.Connection]:
     """A database with one device that has two channels."""
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("SET session_replication_role = replica")
-        connection.execute("TRUNCATE home, device, usage_15m, emission_factor CASCADE")
-        connection.execute("RESET session_replication_role")
+        emptied(connection, "home", "device", "usage_15m", "emission_factor")
         device_id = claim_device(connection, "homesync:h1/main", "Main", "h1", "Asia/Bangkok")
         for channel in ("total", "l1"):
             connection.execute(
@@ -46,19 +37,7 @@ def conn(database_url: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def run(database_url: str, conn: psycopg.Connection) -> Any:
-    """Run a command line; it must end with `code`. Gives its JSON, or its words."""
-    app = typer.Typer()
-    homes.register(app)
-    analyse.register(app)
-
-    def one(*arguments: str, code: int = 0) -> Any:
-        result = CliRunner().invoke(app, arguments, env={"METERSTREAM_DATABASE_URL": database_url})
-        assert result.exit_code == code, result.output
-        if code:
-            return result.stderr
-        return json.loads(result.stdout) if "--json" in arguments else result.stdout
-
-    return one
+    return CommandLine(database_url, homes, analyse)
 
 
 def test_a_home_is_set_up_from_the_command_line(run: Any):

@@ -1,6 +1,5 @@
 """`meterstream prices`, and a bill by a tariff of one's own that follows them."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -9,14 +8,12 @@ from typing import Any
 
 import psycopg
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from infra.cli import bill, homes, prices
 from infra.local import Stack
-from sinks.migrate import migrate
 from sinks.registry import claim_device
 from streams.tariffs.loading import known_tariffs
+from tests.infra.command_line import CommandLine, migrated_database
 
 pytestmark = pytest.mark.stack
 
@@ -37,31 +34,21 @@ taxes = [{ rate = 0.19 }]
 
 @pytest.fixture(scope="module")
 def database_url(stack: Stack) -> str:
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute("CREATE DATABASE prices_tests")
-    url = stack.database_url.rpartition("/")[0] + "/prices_tests"
-    migrate(url)
-    return url
+    return migrated_database(stack, "prices_tests")
 
 
 @pytest.fixture
 def run(database_url: str, tmp_path: Path) -> Iterator[Any]:
-    """Run a command line with a folder of own tariffs; it must end with `code`."""
-    app = typer.Typer()
-    for module in (homes, bill, prices):
-        module.register(app)
+    """The command line with a folder of own tariffs, which are read anew each time."""
     own = tmp_path / "tariffs"
     own.mkdir()
     (own / "dynamic.toml").write_text(TARIFF)
-    environment = {"METERSTREAM_DATABASE_URL": database_url, "METERSTREAM_TARIFFS_DIR": str(own)}
+    environment = {"METERSTREAM_TARIFFS_DIR": str(own)}
+    line = CommandLine(database_url, homes, bill, prices, environment=environment)
 
     def one(*arguments: str, code: int = 0) -> Any:
         known_tariffs.cache_clear()
-        result = CliRunner().invoke(app, arguments, env=environment)
-        assert result.exit_code == code, result.output
-        if code:
-            return result.stderr
-        return json.loads(result.stdout) if "--json" in arguments else result.stdout
+        return line(*arguments, code=code)
 
     yield one
     known_tariffs.cache_clear()

@@ -344,6 +344,28 @@ def test_a_bucket_tells_production_demand_quality_and_what_is_not_complete(home:
     ]
 
 
+def test_what_the_utilitys_meter_counts_beyond_ours_is_a_row_of_the_ledger(home: Connection):
+    """Read at 0:00 and 0:52:30, which is as near to 1:00 as to 0:45 and counts up."""
+    (channel_id,) = add_device(home, "Main", "total")
+    meter(home, "Main")
+    add_quarters(home, channel_id, {START + n * QUARTER: KWH for n in range(6)})
+    later = START + timedelta(minutes=52, seconds=30)
+    for at, kwh in ((START, "10"), (later, "15.5")):
+        enter_reading(home, "h1", UtilityReading(at, Decimal(kwh)), NOW)
+    found = differences(home, "h1")
+    day = home_usage(home, Home("h1", None, "Asia/Bangkok"), "1d", START, START + QUARTER)
+    *_, last = csv_of(day, BANGKOK, found).splitlines()
+    assert last == (
+        "2026-02-06T00:00:00+07:00,2026-02-06T00:52:30+07:00,utility meter less ours,1.5,,,,"
+        "utility,0"
+    )
+    seen = home.execute(
+        "SELECT read_from, read_to, utility_kwh, ours_kwh, difference_kwh, quarters "
+        "FROM home_utility_difference"
+    ).fetchall()
+    assert seen == [(START, later, Decimal("5.5"), 4, Decimal("1.5"), 4)]
+
+
 # ---------------------------------------------------------------- analyses
 
 

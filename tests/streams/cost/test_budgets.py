@@ -199,6 +199,43 @@ def test_a_late_day_judges_its_own_day_and_clears_what_was_wrong():
     assert not assess(again, book_of(again, ledger, at, [JANUARY_3]), [JANUARY_3]).alerts
 
 
+def test_a_late_day_judges_the_later_days_of_its_cycle_too():
+    #  day 1 comes late with 300 kWh: days 2 to 5, of 50 kWh each, move into dearer blocks
+    start, quarters = MONTH.start, 28 * 96
+    money = budget("day", amount="150")
+    energy = replace(budget("day", energy_kwh="10"), budget_id=9, name="kWh")
+    kwh = np.zeros(quarters, np.int64)
+    kwh[96 : 5 * 96] = 50 * 10**9 // 96
+
+    def bill_until(day: int) -> Decimal:
+        cut = np.where(np.arange(quarters) < day * 96, kwh, 0)
+        ledger = Ledger(MONTH.start, MONTH.end, cut, cut * 0)
+        return rate_contract(KNOWN, CONTRACT, Month(2026, 2), ledger).total
+
+    def assessed(day: int, standings, changed=()):
+        ledger = Ledger(MONTH.start, MONTH.end, kwh, kwh * 0)
+        home = home_of(KNOWN, [CONTRACT], [money, energy], standings)
+        at = start + timedelta(days=day)
+        return assess(home, book_of(home, ledger, at, changed), changed).standings
+
+    standings = {}
+    for day in range(1, 6):
+        standings |= assessed(day, standings)
+    before = {key[1]: one.used for key, one in standings.items() if key[0] == money.budget_id}
+    assert len(before) == 5
+
+    kwh[:96] = 300 * 10**9 // 96
+    late = [start + number * timedelta(minutes=15) for number in range(96)]
+    after = assessed(5, standings, late)
+    judged = {key[1]: one.used for key, one in after.items() if key[0] == money.budget_id}
+    for day in range(1, 5):
+        used = judged[start + timedelta(days=day)]
+        assert used == bill_until(day + 1) - bill_until(day) > before[start + timedelta(days=day)]
+    assert start in judged
+    of_energy = {key[1] for key in after if key[0] == energy.budget_id}
+    assert of_energy == {start, start + timedelta(days=4)}, "energy of a day is of that day alone"
+
+
 def test_a_budget_holds_for_the_periods_that_touch_its_days():
     ledger = ledger_of("9.6", JANUARY_3, 5)
     at = JANUARY_3 + timedelta(days=1)  # the newest quarter hour is of 3 January
