@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from schemas.topics import RAW
 from sinks.contracts import find_home
-from sinks.registry import RegistryError, UnknownDevice, claim_device
+from sinks.registry import BadEntry, RegistryError, UnknownDevice, claim_device, resolve_device
 
 CODE_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 """Without 0 O 1 I, which look alike: 32 letters, so 8 of them are 40 bits."""
@@ -29,7 +29,7 @@ _PRESSES = ("sys_btn_push", "btn_down", "btn_up", "single_push", "double_push", 
             "input_event", "button")  # fmt: skip
 
 
-class BadClaim(RegistryError):
+class BadClaim(BadEntry):
     """A claim that does not hold: a wrong or old code, or nothing was pressed in time."""
 
 
@@ -107,7 +107,8 @@ def claim_by_code(
 ) -> int:
     """Give the device of this code to the home; returns its id. The code is used up.
 
-    To be called after `count_attempt`, which forgets what succeeded. Raises BadClaim, AlreadyClaimed, UnknownHome and NameTaken.
+    To be called after `count_attempt`, which forgets what succeeded. Raises BadClaim,
+    AlreadyClaimed, UnknownHome and NameTaken.
     """
     with conn.transaction():
         home = find_home(conn, home_id)
@@ -124,6 +125,19 @@ def claim_by_code(
             "WHERE who = %s ORDER BY at DESC LIMIT 1)",
             [who],
         )
+        return claim_device(conn, address, name, home_id, home.zone)
+
+
+def claim_as_operator(
+    conn: psycopg.Connection[Any], device: str, home_id: str, name: str | None
+) -> int:
+    """Give an unclaimed device to the home, without code or proof; returns its id.
+
+    Raises UnknownDevice, AmbiguousDevice, AlreadyClaimed, UnknownHome and NameTaken.
+    """
+    with conn.transaction():
+        home = find_home(conn, home_id)
+        address = _unclaimed(conn, resolve_device(conn, device).device_id)
         return claim_device(conn, address, name, home_id, home.zone)
 
 

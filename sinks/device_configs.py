@@ -10,14 +10,14 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from sinks.registry import RegistryError
+from sinks.registry import BadEntry
 
 MOST_BYTES = 16 * 1024
 MOST_DEPTH = 4
 _ABSENT = object()
 
 
-class BadConfig(RegistryError):
+class BadConfig(BadEntry):
     """Settings that cannot be stored."""
 
 

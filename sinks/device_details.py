@@ -12,7 +12,13 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from schemas.models import Model, contract_of, shipped_models
-from sinks.registry import NameTaken, RegistryError, UnknownDevice, add_up_anew, check_zone
+from sinks.registry import (
+    BadEntry,
+    NameTaken,
+    UnknownDevice,
+    add_up_anew,
+    check_zone,
+)
 
 PERSONS_FIELDS = (
     "name",
@@ -30,7 +36,7 @@ _LONGEST_TEXT = 200
 _MAC = re.compile(r"[0-9a-fA-F]{12}")
 
 
-class BadDetail(RegistryError):
+class BadDetail(BadEntry):
     """A value that the field of a device cannot have."""
 
 

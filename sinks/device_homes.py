@@ -8,10 +8,10 @@ import psycopg
 from psycopg.rows import class_row
 
 from sinks.contracts import find_home
-from sinks.registry import RegistryError, UnknownDevice, add_up_anew
+from sinks.registry import BadEntry, UnknownDevice, add_up_anew
 
 
-class BadMove(RegistryError):
+class BadMove(BadEntry):
     """A device that cannot go to that home then."""
 
 

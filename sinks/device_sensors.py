@@ -8,12 +8,12 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from sinks.registry import RegistryError
+from sinks.registry import BadEntry, RegistryError
 
 MOST_SENSORS = 256  # of one device
 
 
-class BadSensor(RegistryError):
+class BadSensor(BadEntry):
     """A sensor that cannot be."""
 
 

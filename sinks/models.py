@@ -6,12 +6,12 @@ import psycopg
 
 from schemas.families import FAMILIES
 from schemas.models import CAPABILITIES, Model
-from sinks.registry import RegistryError
+from sinks.registry import BadEntry, RegistryError
 
 _LONGEST_S = 30 * 86_400
 
 
-class BadModel(RegistryError):
+class BadModel(BadEntry):
     """A contract that no model can have."""
 
 

@@ -31,6 +31,10 @@ class NameTaken(RegistryError):
     """Another device has this name."""
 
 
+class BadEntry(RegistryError):
+    """A value that the registry cannot take."""
+
+
 class UnknownZone(RegistryError):
     """No such time zone."""
 

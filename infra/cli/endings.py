@@ -21,12 +21,12 @@ def told() -> Iterator[None]:
     from infra.household.errors import FileRefused
     from sinks.contracts import HomeError
     from sinks.finality import LogUnreachable, NotFinal
-    from sinks.registry import AmbiguousDevice, RegistryError
+    from sinks.registry import AmbiguousDevice, BadEntry, RegistryError
     from streams.tariffs.errors import TariffError
 
     try:
         yield
-    except (FileRefused, AmbiguousDevice, HomeError, TariffError) as error:
+    except (FileRefused, AmbiguousDevice, BadEntry, HomeError, TariffError) as error:
         _tell(str(error))
         raise typer.Exit(os.EX_DATAERR) from error
     except (RegistryError, NotFinal, LogUnreachable, TimeoutError) as error:
