@@ -99,6 +99,23 @@ SECTIONS = {
         ),
         "end-to-end",
     ),
+    "commands": Section(
+        "Commands: from an API call to a relay that has switched",
+        "Simulated nodes on the real broker, callers of the API and all servers on the same cores. "
+        "Timed from before the POST until the node has switched (`p50`, `p99`), until the API has "
+        "answered, and until the command is confirmed.",
+        "of the rate asked",
+        (
+            Column("asked_commands_per_s", "asked"),
+            Column("commands_per_s", "commands/s", 1),
+            Column("not_done", "not done"),
+            Column("p50_ms", "p50 ms", 1),
+            Column("p99_ms", "p99 ms", 1),
+            Column("answered_p50_ms", "answered p50 ms", 1),
+            Column("done_p50_ms", "done p50 ms", 1),
+            Column("done_p99_ms", "done p99 ms", 1),
+        ),
+    ),
     "growth-devices": Section(
         "Growth: by devices",
         "From a full log, 12 readings a device and minute; the same number of readings for each, "

@@ -24,6 +24,7 @@ class Stage(StrEnum):
     SINK = "sink"
     RATING = "rating"
     END_TO_END = "end-to-end"
+    COMMANDS = "commands"
     GROWTH_DEVICES = "growth-devices"
     GROWTH_STORED = "growth-stored"
 
@@ -42,6 +43,7 @@ class Sizes:
     homes: int = 1_000
     seconds: float = 300.0
     latency_seconds: float = 60.0
+    command_seconds: float = 60.0
     growth_readings: int = 3_600_000
     devices: tuple[int, ...] = (1_000, 10_000, 100_000)
     stored: tuple[int, ...] = (1_000_000, 10_000_000, 50_000_000)
@@ -59,7 +61,7 @@ def run(stage: Stage, sizes: Sizes, progress: Progress) -> Run:
     with _folder() as folder:
         rows, ok = _STAGES[stage](sizes, folder, progress)
     told = {name: value for name, value in asdict(sizes).items() if name in own}
-    if stage is not Stage.END_TO_END:
+    if stage not in (Stage.END_TO_END, Stage.COMMANDS):
         told["repeats"] = sizes.repeats_of(stage)
     return Run(
         stage=stage.value,
@@ -160,6 +162,17 @@ def _end_to_end(sizes: Sizes, folder: Path, progress: Progress) -> Measured:
         stack.wipe(progress)
 
 
+def _commands(sizes: Sizes, folder: Path, progress: Progress) -> Measured:
+    from infra.bench import commands
+
+    stack = commands.stack_of(StackSettings.free(folder / "state"))
+    try:
+        stack.up(progress)
+        return commands.measure(stack, commands.loads(sizes.command_seconds), folder, progress)
+    finally:
+        stack.wipe(progress)
+
+
 def _growth_devices(sizes: Sizes, folder: Path, progress: Progress) -> Measured:
     from infra.bench import growth
 
@@ -194,6 +207,7 @@ _STAGES: dict[Stage, Callable[[Sizes, Path, Progress], Measured]] = {
     Stage.SINK: _sink,
     Stage.RATING: _rating,
     Stage.END_TO_END: _end_to_end,
+    Stage.COMMANDS: _commands,
     Stage.GROWTH_DEVICES: _growth_devices,
     Stage.GROWTH_STORED: _growth_stored,
 }
@@ -203,6 +217,7 @@ _OWN_SIZES = {
     Stage.SINK: {"rows"},
     Stage.RATING: {"homes"},
     Stage.END_TO_END: {"seconds", "latency_seconds", "workers"},
+    Stage.COMMANDS: {"command_seconds"},
     Stage.GROWTH_DEVICES: {"growth_readings", "devices", "workers"},
     Stage.GROWTH_STORED: {"growth_readings", "stored", "workers"},
 }

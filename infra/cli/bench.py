@@ -23,6 +23,7 @@ class Wanted(StrEnum):
     SINK = "sink"
     RATING = "rating"
     END_TO_END = "end-to-end"
+    COMMANDS = "commands"
     GROWTH = "growth"
     GROWTH_DEVICES = "growth-devices"
     GROWTH_STORED = "growth-stored"
@@ -48,6 +49,9 @@ def bench(
     ] = 300.0,
     latency_seconds: Annotated[
         float, typer.Option("--latency-seconds", min=1, help="Of each load for latency.")
+    ] = 60.0,
+    command_seconds: Annotated[
+        float, typer.Option("--command-seconds", min=1, help="Of each load of the commands stage.")
     ] = 60.0,
     messages: Annotated[
         int, typer.Option("--messages", min=1000, help="Of the uplink stage.")
@@ -90,6 +94,7 @@ def bench(
         homes=homes,
         seconds=seconds,
         latency_seconds=latency_seconds,
+        command_seconds=command_seconds,
         growth_readings=growth_readings,
         devices=tuple(devices or default.devices),
         stored=tuple(stored or default.stored),
