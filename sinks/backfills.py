@@ -14,7 +14,7 @@ KEPT_US = 60 * DAY_US
 
 
 class Silence(NamedTuple):
-    """`[start_us, end_us)` of a component, in whole quarter hours."""
+    """`[start_us, end_us)` of a component, in whole quarter hours, to be asked for."""
 
     device_id: int
     component: str
@@ -73,7 +73,7 @@ def note_silences(conn: psycopg.Connection[Any]) -> list[Silence]:
     with conn.transaction():
         rows = conn.execute(_SILENT, {"kept_us": KEPT_US}).fetchall()
         conn.execute("UPDATE backfill_progress SET looked_until = now()")
-        silences = joined(
+        silences = widened(
             [Silence(device, part, at_us, at_us + QUARTER_US) for device, part, at_us in rows]
         )
         if silences:
@@ -81,8 +81,10 @@ def note_silences(conn: psycopg.Connection[Any]) -> list[Silence]:
     return silences
 
 
-def joined(silences: list[Silence]) -> list[Silence]:
-    """Silences in order, those of a component that touch made one."""
+def widened(silences: list[Silence]) -> list[Silence]:
+    """Silences in order, those of a component that touch made one, and a quarter hour more on each
+    side: the quarter hours in which a silence begins and ends are `gap`, and not among them.
+    """
     found: list[Silence] = []
     for one in silences:
         last = found[-1] if found else None
@@ -90,7 +92,10 @@ def joined(silences: list[Silence]) -> list[Silence]:
             found[-1] = last._replace(end_us=one.end_us)
         else:
             found.append(one)
-    return found
+    return [
+        one._replace(start_us=one.start_us - QUARTER_US, end_us=one.end_us + QUARTER_US)
+        for one in found
+    ]
 
 
 _DUE = """

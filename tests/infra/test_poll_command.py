@@ -142,9 +142,9 @@ def test_silences_are_noted_once_and_those_that_touch_are_one(conn: psycopg.Conn
     quarters(conn, other, "total", 3)
     quarters(conn, single, "total", 3)
     expected = [
-        Silence(meter, "em1data:2", hour_us(conn, 3), hour_us(conn, 2.75)),
-        Silence(meter, "emdata:0", hour_us(conn, 3), hour_us(conn, 2.25)),
-        Silence(meter, "emdata:0", hour_us(conn, 1), hour_us(conn, 0.75)),
+        Silence(meter, "em1data:2", hour_us(conn, 3.25), hour_us(conn, 2.5)),
+        Silence(meter, "emdata:0", hour_us(conn, 3.25), hour_us(conn, 2)),
+        Silence(meter, "emdata:0", hour_us(conn, 1.25), hour_us(conn, 0.5)),
     ]
     assert backfills.note_silences(conn) == expected
     assert backfills.note_silences(conn) == []

@@ -166,7 +166,7 @@ def _ask_of(cut: Pro3em) -> None:
     assert {frame["method"] for frame in cut.asked} == {"EMData.GetData"}
     assert {frame["src"] for frame in cut.asked} == {f"meterstream/{cut.id}"}
     begins = [frame["params"]["ts"] for frame in cut.asked]
-    assert begins == sorted(set(begins))
+    assert len(begins) == len(set(begins))
     assert all(isinstance(frame["id"], str) for frame in cut.asked)
 
 
@@ -187,7 +187,8 @@ def test_what_a_meter_does_not_have_stays_a_gap(pipeline: Pipeline):
         assert energy_of(pipeline, one, "total") == before
         assert backfilled(pipeline, one, begin_us, begin_us + 5 * HOUR_US) == []
         with poller(pipeline):
-            wait_for(lambda: looked_since(pipeline, datetime.now(UTC)), "another look", 120)
+            now = datetime.now(UTC)
+            wait_for(lambda: looked_since(pipeline, now), "another look", 120)
         assert len(one.asked) == asked, "once is enough"
     finally:
         one.close()
