@@ -22,6 +22,7 @@ from schemas.bill import BILL_ISSUED, BillIssued
 from schemas.cost import BudgetAlert, HomeCost
 from schemas.device import Event
 from schemas.homesync import Ack, Payload, ack_topic, telemetry_topic
+from schemas.presence import DeviceAlert
 from schemas.reading import SOURCES, Clock, Reading
 from schemas.topics import (
     ALERT,
@@ -50,6 +51,7 @@ MESSAGES: Mapping[str, type[msgspec.Struct]] = {
     "home_cost": HomeCost,
     "bill_issued": BillIssued,
     "budget_alert": BudgetAlert,
+    "device_alert": DeviceAlert,
     "refused_record_headers": RefusedHeaders,
     "homesync_payload": Payload,
     "homesync_ack": Ack,
@@ -203,6 +205,9 @@ _COMPONENTS: Mapping[str, Json] = {
     "budgetAlert": _message(
         "budgetAlert", _says(BudgetAlert), _schema_of("budget_alert"), _COST_HEADERS, _JSON_TYPE
     ),
+    "deviceAlert": _message(
+        "deviceAlert", _says(DeviceAlert), _schema_of("device_alert"), _COST_HEADERS, _JSON_TYPE
+    ),
     "deviceState": _message(
         "deviceState", _says(DeviceSaid), _schema_of("device_state"), _EVENT_HEADERS, _JSON_TYPE
     ),
@@ -227,7 +232,7 @@ _CARRIED: Mapping[str, Sequence[str]] = {
     USAGE_1M.name: ("usageWindow",),
     USAGE_15M.name: ("usageWindow",),
     COST.name: ("homeCost", "billIssued"),
-    ALERT.name: ("budgetAlert",),
+    ALERT.name: ("budgetAlert", "deviceAlert"),
     DEVICE.name: ("deviceState",),
 }
 
