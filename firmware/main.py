@@ -1,9 +1,12 @@
 """The first file that a board runs: chooses the application (`ota`), then runs it.
 
-It and `ota/` are frozen or lie beside it; an update brings `node/` only.
+It and `ota/` are frozen or lie beside it; an update brings `node/` only. Whatever ends the
+application restarts the board: so an image that cannot even be imported is rolled back.
 """
 
 import os
+import sys
+import time
 
 from ota.flash import Files
 from ota.loader import mount_application
@@ -17,6 +20,13 @@ except OSError:
 _files = Files(IMAGES)
 mount_application(_files)
 
-from node.board import run  # noqa: E402
+try:
+    from node.board import run
 
-run(_files)
+    run(_files)
+except Exception as error:
+    import machine  # not by `hal`: it may be what is broken
+
+    sys.print_exception(error)
+    time.sleep(5)
+    machine.reset()

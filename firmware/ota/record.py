@@ -32,9 +32,9 @@ class Record:
         """The newest whole copy: its number, which it is, and its value."""
         best = None
         for copy, name in enumerate(self._names):
-            text = self._flash.read(name, 0, _LONGEST)
-            body = text[64:]
-            if len(text) <= 64 or _digest(body) != text[:64]:
+            # no more than there is: MicroPython takes the memory for what is asked for
+            body = self._flash.read(name, 64, min(_LONGEST, self._flash.size(name)))
+            if not body or _digest(body) != self._flash.read(name, 0, 64):
                 continue
             said = json.loads(body)
             if best is None or said["n"] > best[0]:

@@ -31,11 +31,16 @@ class Updates:
     def command(self, parameters, command_id, now_s):
         """Take an `ota` command {manifest, url, roots}. Raises Refused, or an answer waits.
 
-        The same image again goes on where the download stands.
+        The same image again goes on where the download stands; the same command again, once it
+        is staged or answered, changes nothing.
         """
         if not isinstance(parameters, dict) or not isinstance(parameters.get("url"), str):
             raise Refused("malformed", "the command needs manifest and url")
         state = State(self._flash)
+        known = (state.trial or {}).get("command_id"), (state.report or {}).get("command_id")
+        if command_id in known:
+            self.ready = state.trial is not None
+            return
         if state.trial is not None:
             raise Refused("busy", "an update waits for its restart or is being tried")
         root = self._newest_root(parameters.get("roots", []))
