@@ -401,6 +401,9 @@ class Connector:
         acks = self._end_to_end.due(now)
         if acks:
             encode = msgspec.json.encode
+            at_us = time.time_ns() // 1000
+            for _, ack in acks:
+                ack.at_us = at_us
             self._client.send_packets(
                 b"".join(qos0_publish(f"{node}/ack", encode(ack)) for node, ack in acks)
             )

@@ -6,7 +6,8 @@
 `seq` counts the messages of a node over all its topics and lives in its outbox through reboots;
 `boot` is new only when the outbox was lost; `first` is the oldest message not yet acknowledged.
 `ts` is Unix time in seconds, null where the node does not know it. The connector answers on
-`homesync/<home>/nodes/<node>/ack` with the cumulative, gapless `{"boot", "seq"}`.
+`homesync/<home>/nodes/<node>/ack` with the cumulative, gapless `{"boot", "seq", "at_us"}`;
+`at_us` is its own time, for nodes that have none.
 """
 
 from typing import Annotated
@@ -32,17 +33,19 @@ class Position(msgspec.Struct, gc=False):
     first: int
 
 
-class Ack(msgspec.Struct, gc=False):
-    """All messages of `boot` up to and with `seq` are in Kafka."""
+class Ack(msgspec.Struct, gc=False, omit_defaults=True):
+    """All messages of `boot` up to and with `seq` are in Kafka, as of `at_us` (Unix time)."""
 
     boot: str
     seq: int
+    at_us: int | None = None
 
 
 class Payload(msgspec.Struct, gc=False):
     """What a node measured at `ts`, channel by channel, and the message's place in its outbox.
 
-    `ts` is Unix time in seconds, null where the node does not know it.
+    `ts` is Unix time in seconds, null where the node does not know it. `switched_by` is what moved
+    the relays told of here: `wall`, `command`, `init`, …
     """
 
     v: int
@@ -54,6 +57,7 @@ class Payload(msgspec.Struct, gc=False):
     relay: bool | dict[str, bool] | None = None
     rssi_dbm: int | None = None
     firmware: str | None = None
+    switched_by: str | None = None
 
 
 def telemetry_topic(home: str, node: str) -> str:

@@ -34,6 +34,8 @@ class Account:
             raise BadAccount("mqtt: port is none")
         self.user = _text(mqtt, "user", "") or None
         self.token = _text(mqtt, "token", "") or None
+        if self.token is not None and self.user is None:
+            raise BadAccount("mqtt: a token needs its user")
         self.client_id = _text(mqtt, "client_id", "") or "homesync-%s-%s" % (self.home, self.node)
         self.ca_der = der(mqtt.get("ca_pem")) if mqtt.get("tls") else None
 

@@ -16,10 +16,22 @@ CONNECT_WITHIN_MS = 20_000  # name, TCP, TLS and CONNACK together
 ANSWER_WITHIN_MS = 15_000  # SUBACK, PINGRESP, the next PUBACK
 WRITE_WITHIN_MS = 15_000  # what waits in the buffer moves
 STEADY_MS = 30_000  # a connection that lasted so long resets the back-off
-OUTGOING_BYTES = 4096
+OUTGOING_BYTES = 2048
+CONTROL_BYTES = 128  # of them kept free for PUBACKs and pings
 INCOMING_BYTES = 10_240  # an update's manifest is the largest that comes
 MOST_SAID = 16
 FIRST_OWN_ID = 60_001  # below are the caller's packet ids
+
+
+class _Said:
+    """`connection` is the one it was last sent on, 0 for none."""
+
+    def __init__(self, packet_id, topic, payload, retain):
+        self.packet_id = packet_id
+        self.topic = topic
+        self.payload = payload
+        self.retain = retain
+        self.connection = 0
 
 
 class Client:
@@ -39,8 +51,11 @@ class Client:
         self._log = log
         self._keepalive_s = keepalive_s
         self._reader = packets.Reader(INCOMING_BYTES)
-        self._out = bytearray()
-        self._said = []  # (packet id, topic, payload, retain), until their PUBACK
+        self._out = memoryview(
+            bytearray(OUTGOING_BYTES)
+        )  # a buffer that grew would cut the heap up
+        self._out_bytes = 0
+        self._said = []  # Said, until their PUBACK
         self._next_id = FIRST_OWN_ID
         self._stream = None
         self._connack = False
@@ -60,13 +75,13 @@ class Client:
 
     @property
     def has_to_write(self):
-        return bool(self._out) or (self._stream is not None and not self._stream.ready)
+        return self._out_bytes > 0 or (self._stream is not None and not self._stream.ready)
 
     # ---- sending ----
 
     def publish(self, topic, payload, packet_id, again):
         """Send a message of the outbox. False: not now."""
-        if not self.up or len(self._out) + len(topic) + len(payload) > OUTGOING_BYTES:
+        if not self.up or not self._has_room(topic, payload):
             return False
         if not self.unconfirmed:
             self._puback_from_ms = self._now_ms
@@ -81,9 +96,8 @@ class Client:
             self.dropped += 1
         packet_id = self._next_id
         self._next_id = packet_id + 1 if packet_id < 0xFFFF else FIRST_OWN_ID
-        self._said.append((packet_id, topic, payload, retain))
-        if self.up:
-            self._send(packets.publish(topic, payload, packet_id, retain=retain))
+        self._said.append(_Said(packet_id, topic, payload, retain))
+        self._send_said()
 
     def announce(self, topic, payload):
         """Say once, retained, for as long as this connection lasts; the last will takes it back."""
@@ -92,12 +106,29 @@ class Client:
 
     @property
     def all_said(self):
-        return not self._said and not self._out
+        return not self._said and not self._out_bytes
+
+    def _send_said(self):
+        for one in self._said:
+            if one.connection != self.connections and self._has_room(one.topic, one.payload):
+                again = one.connection > 0
+                one.connection = self.connections
+                self._send(
+                    packets.publish(one.topic, one.payload, one.packet_id, again, one.retain)
+                )
+
+    def _has_room(self, topic, payload):
+        size = self._out_bytes + len(topic) + len(payload) + CONTROL_BYTES
+        return self.up and size <= OUTGOING_BYTES
 
     def _send(self, packet):
-        if not self._out:
+        end = self._out_bytes + len(packet)
+        if end > OUTGOING_BYTES:
+            raise Broken("what is sent is not taken")
+        if not self._out_bytes:
             self._write_from_ms = self._now_ms
-        self._out.extend(packet)
+        self._out[self._out_bytes : end] = packet
+        self._out_bytes = end
         self._sent_at_ms = self._now_ms
 
     # ---- driving ----
@@ -114,6 +145,7 @@ class Client:
             elif self._stream.connecting():
                 self._read(now_ms)
                 self._keep_alive(now_ms)
+                self._send_said()
                 self._write(now_ms)
             if self._stream is not None:
                 self._refuse_late(now_ms)
@@ -123,8 +155,8 @@ class Client:
     def close(self, now_ms):
         """Leave without a last will."""
         if self.up:
-            self._out = bytearray(packets.DISCONNECT)
             try:
+                self._send(packets.DISCONNECT)
                 self._write(now_ms)
             except Broken:
                 pass
@@ -136,10 +168,8 @@ class Client:
         self._reader.begin()
         self._stream = self._open_stream()
         client_id, user, password = self._login
-        self._out = bytearray(
-            packets.connect(client_id, user, password, self._keepalive_s, *self._will)
-        )
-        self._write_from_ms = self._sent_at_ms = now_ms
+        self._out_bytes = 0
+        self._send(packets.connect(client_id, user, password, self._keepalive_s, *self._will))
 
     def _drop(self, now_ms, why):
         if self._stream is not None:
@@ -149,7 +179,7 @@ class Client:
             self._backoff.reset()
         wait_ms = self._backoff.next_ms()
         self._try_at_ms = now_ms + wait_ms
-        self._out = bytearray()
+        self._out_bytes = 0
         self.unconfirmed.clear()
         self.up = False
         if why is not None:
@@ -162,12 +192,15 @@ class Client:
         self._answer_until_ms = None  # SUBACK or PINGRESP
 
     def _write(self, now_ms):
-        while self._out:
-            taken = self._stream.write(self._out)
+        while self._out_bytes:
+            taken = self._stream.write(self._out[: self._out_bytes])
             if not taken:
                 return
             self._write_from_ms = now_ms
-            self._out = self._out[taken:] if taken < len(self._out) else bytearray()
+            left = self._out_bytes - taken
+            if left:
+                self._out[:left] = self._out[taken : self._out_bytes]
+            self._out_bytes = left
 
     def _keep_alive(self, now_ms):
         if (
@@ -187,7 +220,7 @@ class Client:
             raise Broken("no SUBACK or PINGRESP within %d ms" % ANSWER_WITHIN_MS)
         if self.unconfirmed and now_ms - self._puback_from_ms >= ANSWER_WITHIN_MS:
             raise Broken("no PUBACK within %d ms" % ANSWER_WITHIN_MS)
-        if self._out and now_ms - self._write_from_ms >= WRITE_WITHIN_MS:
+        if self._out_bytes and now_ms - self._write_from_ms >= WRITE_WITHIN_MS:
             raise Broken("nothing could be sent for %d ms" % WRITE_WITHIN_MS)
 
     # ---- receiving ----
@@ -230,8 +263,6 @@ class Client:
         if self._topics:
             self._send(packets.subscribe(self._topics, 1))
             self._answer_until_ms = now_ms + ANSWER_WITHIN_MS
-        for packet_id, topic, payload, retain in self._said:
-            self._send(packets.publish(topic, payload, packet_id, True, retain))
 
     def _take_publish(self, said):
         if said.payload is None:
@@ -246,6 +277,6 @@ class Client:
             self._puback_from_ms = self._now_ms
             return
         for index, said in enumerate(self._said):
-            if said[0] == packet_id:
+            if said.packet_id == packet_id:
                 self._said.pop(index)
                 return

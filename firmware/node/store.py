@@ -5,6 +5,7 @@ counts. `write` costs one flash block.
 """
 
 import json
+import os
 import struct
 from binascii import crc32
 
@@ -45,8 +46,9 @@ class Store:
 
 def _sound(path):
     try:
+        size = os.stat(path)[6]
         with open(path, "rb") as file:
-            data = file.read(MAX_BYTES)
+            data = file.read(min(size, MAX_BYTES))  # read(n) takes n bytes of memory at once
     except OSError:
         return 0, None
     if len(data) < 8:

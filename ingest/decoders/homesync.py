@@ -15,6 +15,7 @@ from msgspec.structs import astuple
 from ingest.decoders.answers import answer_of
 from ingest.decoders.clock import instant_of
 from ingest.decoders.device_state import (
+    attributes_of,
     online_word,
     require_online,
     rssi_of,
@@ -42,7 +43,7 @@ from ingest.decoders.quantities import (
     values_of,
 )
 from schemas.decoded import Decoded, Reason, Undecodable
-from schemas.device import State, StateValue
+from schemas.device import CONFIG_REPORT, Event, State, StateValue
 from schemas.homesync import VERSION, Boot, Payload, Seq
 from schemas.reading import VALUE_NAMES, Reading, Values
 
@@ -165,6 +166,15 @@ def decode_response(message: Message) -> Decoded:
     return Decoded(message.address, events=[answer_of(said, measured_us)])
 
 
+def decode_config(message: Message) -> Decoded:
+    """Decode `…/response/config`: how the node is set up, and which version of it that is."""
+    said = require_object(read_json(message.payload), "the payload")
+    _require_own(said, message)
+    measured_us, _ = instant_in(said, message)
+    event = Event(CONFIG_REPORT, measured_us, attributes=attributes_of(said))
+    return Decoded(message.address, events=[event])
+
+
 def _decode_other(message: Message, error: Exception) -> Decoded:
     """Decode what is not an envelope, or say why the envelope is refused."""
     if not isinstance(error, ValueError):
@@ -235,11 +245,17 @@ def _states(said: Payload, measured_us: int, retained: bool) -> list[State]:
         for channel, closed in said.relay.items():
             require_name(channel, "a channel of relay")
             states.append(State(measured_us, {"relay": closed}, channel, retained))
+    if said.switched_by is not None:
+        switched_by = require_text(said.switched_by, "switched_by")
+        for state in states:
+            if "relay" in state.fields:
+                state.fields["switched_by"] = switched_by
     return states
 
 
 def _colons_of_state(said: Payload) -> int:
-    colons = sum(value is not None for value in (said.relay, said.rssi_dbm, said.firmware))
+    scalars = (said.relay, said.rssi_dbm, said.firmware, said.switched_by)
+    colons = sum(value is not None for value in scalars)
     if isinstance(said.relay, dict):
         colons += sum(1 + channel.count(":") for channel in said.relay)
     return colons

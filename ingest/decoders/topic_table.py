@@ -120,6 +120,7 @@ RULES: tuple[Rule, ...] = (
     Rule("homesync/+/nodes/+/status", homesync.decode_status, "homesync:{1}/{3}", True),
     Rule("homesync/+/nodes/+/online", homesync.decode_online, "homesync:{1}/{3}", True),
     Rule("homesync/+/nodes/+/response/command", homesync.decode_response, "homesync:{1}/{3}"),
+    Rule("homesync/+/nodes/+/response/config", homesync.decode_config, "homesync:{1}/{3}"),
     Rule("devices/+/data", wattaway.decode_data, "wattaway:{1}"),
     Rule("devices/+/status", wattaway.decode_status, "wattaway:{1}", True),
     Rule("home/+/sensor/#", thai_monitor.decode_sensor, "home:{1}/main"),

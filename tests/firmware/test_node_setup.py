@@ -165,6 +165,7 @@ def test_what_the_api_gave_becomes_the_account():
     [
         {"home": "a/b"}, {"node": "+"}, {"node": ""}, {"home": None},
         {"mqtt": None}, {"mqtt": MQTT | {"port": 0}}, {"mqtt": MQTT | {"host": 5}},
+        {"mqtt": MQTT | {"user": ""}},
         {"mqtt": MQTT | {"tls": True}}, {"mqtt": MQTT | {"tls": True, "ca_pem": "junk"}},
     ],
 )  # fmt: skip

@@ -238,3 +238,8 @@ def test_no_acknowledgement_runs_ahead_of_kafka_and_all_arrive(
 
 def test_the_acknowledgement_is_what_nodes_expect():
     assert msgspec.json.encode(Ack(boot="5f", seq=7)) == b'{"boot":"5f","seq":7}'
+
+
+def test_the_acknowledgement_tells_nodes_without_a_clock_the_time():
+    told = msgspec.json.encode(Ack(boot="5f", seq=7, at_us=1_763_700_000_250_000))
+    assert told == b'{"boot":"5f","seq":7,"at_us":1763700000250000}'

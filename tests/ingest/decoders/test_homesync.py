@@ -200,3 +200,25 @@ def test_an_answer_to_a_command_is_an_event_with_all_that_it_says():
         "id": "0193", "success": True, "newState": "on", "detail.ms": 12,
         "command_id": "0193", "outcome": "done",
     }  # fmt: skip
+
+
+def test_what_moved_a_relay_is_told_with_it():
+    said = {"v": 1, "boot": "b", "seq": 1, "first": 1, "ts": NOW_S, "channels": {}}
+    said |= {"relay": {"relay:0": True}, "switched_by": "wall", "firmware": "1.0"}
+    states = decoded("homesync/h1/nodes/n1/telemetry/power", said).states
+    assert [(one.channel, one.fields) for one in states] == [
+        (None, {"firmware": "1.0"}),
+        ("relay:0", {"relay": True, "switched_by": "wall"}),
+    ]
+
+
+def test_a_node_reports_how_it_is_set_up():
+    said = {"interval_s": 10, "meters": {"1": "l1"}, "power_on": "last", "config_version": 7}
+    (event,) = decoded("homesync/h1/nodes/n1/response/config", said).events
+    assert event.name == "config_report"
+    assert event.attributes == {
+        "interval_s": 10,
+        "meters.1": "l1",
+        "power_on": "last",
+        "config_version": 7,
+    }
