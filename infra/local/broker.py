@@ -28,7 +28,11 @@ from sinks.dynamic_security import ADMIN, Account, Hash, document, hash_password
 BROKER = "broker"  # its certificate
 _PLUGIN = "mosquitto_dynamic_security.so"
 
-SERVICES = {"uplink": "meterstream-uplink", "downlink": "meterstream-downlink"}
+SERVICES = {
+    "uplink": "meterstream-uplink",
+    "downlink": "meterstream-downlink",
+    "poller": "meterstream-poller",
+}
 """The user names of our own processes, by program."""
 
 
@@ -36,10 +40,12 @@ def service_accounts() -> list[Account]:
     """What our own processes may do; none is bound to a client id, for there may be several."""
     from ingest.connector import DROPPED_COUNTER
     from ingest.decoders.topic_table import SUBSCRIPTIONS
+    from ingest.poller.ear import LISTENED, QUESTIONS
 
     rights = {
         "uplink": Rights(("homesync/+/nodes/+/ack",), (*SUBSCRIPTIONS, DROPPED_COUNTER)),
         "downlink": Rights(command_topics(), ()),
+        "poller": Rights(QUESTIONS, LISTENED),
     }
     return [Account(user, None, rights[program]) for program, user in SERVICES.items()]
 
