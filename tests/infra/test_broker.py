@@ -310,6 +310,14 @@ def test_the_uplink_has_the_rights_it_needs_and_no_more(strict, strict_device):
             assert downlink.publish(topic) == NOT_AUTHORIZED
         for topic in ("homesync/h1/nodes/n1/command/relay", "a/b/rpc", "cmnd/t/POWER"):
             assert downlink.publish(topic) in (0, 16)
+    service |= {"user": broker.SERVICES["poller"], "client_id": "a-poller"}
+    service["password"] = broker.password_file(strict.settings, service["user"]).read_text()
+    with connected(strict, **service) as poller:
+        assert poller.subscribe("#", "homesync/+/nodes/+/telemetry/+") == [NOT_AUTHORIZED] * 2
+        assert poller.subscribe("meterstream/+/rpc", "m/events/rpc", "m/status/+") == [1] * 3
+        for topic in ("homesync/h1/nodes/n1/command/relay", "m/events/rpc", "m/command/switch:0"):
+            assert poller.publish(topic) == NOT_AUTHORIZED
+        assert poller.publish("a/b/rpc") in (0, 16)
 
 
 def test_a_revoked_certificate_is_refused_after_a_reload(strict, strict_device):
