@@ -108,6 +108,8 @@ def _match(
             command = by_key.get(run.command)
         else:
             command = _next(commands, run, last_seq if changed else 0)
+            if command is not None and not changed:
+                continue  # which one it was, nobody can tell
         if command is None:
             found.not_asked.append(f"{relay}: {run}")
             continue
