@@ -71,6 +71,7 @@ def measure(
     with _fleet(stack, nodes, folder / "journal.jsonl") as journal:
         progress(f"{count} nodes come online")
         device_ids = _known(stack, nodes)
+        _wait_api(stack)
         for load in wanted:
             progress(f"{load.name} for {load.seconds:.0f} s")
             given, took_s = _give(stack, device_ids, load)
@@ -110,6 +111,18 @@ def _known(stack: Stack, nodes: Sequence[Node]) -> list[int]:
                 return [device_id for (device_id,) in rows]
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(rows)} of {len(nodes)} nodes have told their state")
+            time.sleep(0.5)
+
+
+def _wait_api(stack: Stack) -> None:
+    deadline = time.monotonic() + _KNOWN_WITHIN_S
+    while True:
+        try:
+            httpx.get(f"http://127.0.0.1:{stack.settings.api_port}/health").raise_for_status()
+            return
+        except httpx.HTTPError:
+            if time.monotonic() > deadline:
+                raise
             time.sleep(0.5)
 
 

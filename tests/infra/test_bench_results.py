@@ -230,7 +230,7 @@ def test_only_what_was_measured_is_drawn(whole: Document, tmp_path: Path):
 
 def test_growth_is_asked_for_by_name():
     assert bench.wanted_stages(None) == [
-        Stage.UPLINK, Stage.STREAM, Stage.SINK, Stage.RATING, Stage.END_TO_END,
+        Stage.UPLINK, Stage.STREAM, Stage.SINK, Stage.RATING, Stage.END_TO_END, Stage.COMMANDS,
     ]  # fmt: skip
     asked = [bench.Wanted.GROWTH, bench.Wanted.SINK]
     assert bench.wanted_stages(asked) == [Stage.SINK, Stage.GROWTH_DEVICES, Stage.GROWTH_STORED]
