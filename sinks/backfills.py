@@ -51,7 +51,8 @@ WHERE q.changed_at >= (SELECT looked_until FROM backfill_progress) - interval '5
         AND b.component
             = CASE c.name WHEN 'total' THEN 'emdata:0' ELSE replace(c.name, 'em1:', 'em1data:') END
         AND b.start_at <= q.window_start AND b.end_at > q.window_start
-        AND (b.done_at IS NULL OR b.done_at >= q.changed_at))
+        AND (b.done_at IS NULL OR b.done_at >= q.changed_at
+             OR q.changed_at > now() - interval '1 minute'))  -- it may be about to be mended
 ORDER BY 1, 2, 3
 """
 _NOTE = """

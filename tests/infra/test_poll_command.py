@@ -178,6 +178,9 @@ def test_one_that_changed_and_was_not_mended_is_asked_for_once_more(conn: psycop
     backfills.given_up(conn, silence, "no such component")
     assert backfills.note_silences(conn) == []
     conn.execute("UPDATE usage_15m SET changed_at = clock_timestamp()")
+    assert backfills.note_silences(conn) == [], "what was asked for may still be on its way"
+    conn.execute("UPDATE backfill SET done_at = now() - interval '3 minutes'")
+    conn.execute("UPDATE usage_15m SET changed_at = now() - interval '2 minutes'")
     assert backfills.note_silences(conn) == [silence]
     (due,) = backfills.due_backfills(conn, [], 10)
     assert due.asked_until_us == silence.start_us
