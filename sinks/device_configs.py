@@ -97,7 +97,7 @@ def configuration(conn: psycopg.Connection[Any], device_id: int) -> Configuratio
         reported |= flat({name: value})
     version, at = conn.execute(_REPORTED_VERSION, {"device": device_id}).fetchone() or (None, None)
     found = []
-    for name, value in flat(desired.config if desired else {}).items():
+    for name, value in sorted(flat(desired.config if desired else {}).items()):
         is_ = reported.get(name, _ABSENT)
         if is_ is _ABSENT or is_ != value:
             found.append(Difference(name, value, None if is_ is _ABSENT else is_))
