@@ -101,8 +101,9 @@ class Downlink:
         publisher.tend()
         self._read(BUSY_S if publisher.in_flight else IDLE_S)
         self._hear_broker()
+        room = publisher.room if self._may_publish() else 0
         verdicts = book.verdicts(now_us())
-        chosen = book.next(now_us(), publisher.room) if self._may_publish() else []
+        chosen = book.next(now_us(), room)
         try:
             self._say(verdicts, [entry for entry in chosen if not entry.said])
         except KafkaException:
@@ -116,6 +117,7 @@ class Downlink:
         if now_s >= self._housekeeping_due_s:
             self._housekeeping_due_s = now_s + HOUSEKEEPING_S
             self._keep_house()
+        self._kafka_trouble = None
 
     def _read(self, timeout_s: float) -> None:
         for said, is_request, partition, offset in self._commands.read(timeout_s):
@@ -157,8 +159,10 @@ class Downlink:
         if not events:
             return
         self._saying_since_s = time.monotonic()
-        self._commands.say(events)
-        self._saying_since_s = self._kafka_trouble = None
+        try:
+            self._commands.say(events)
+        finally:
+            self._saying_since_s = None
         for entry in chosen:
             entry.said = True
         for event in verdicts:
