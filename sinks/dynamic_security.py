@@ -22,7 +22,7 @@ _ADMIN_RIGHTS = Rights((_CONTROL,), (_CONTROL,))
 # 12 bytes of salt are what 2.0 itself makes and takes.
 ROUNDS, _SALT_BYTES = 101, 12
 
-_EVERYTHING = ("#", "$SYS/#", "$share/#")
+_EVERYTHING = ("#", "$SYS/#")
 _DEFAULT_ACCESS = {
     "publishClientSend": False,
     "publishClientReceive": False,
