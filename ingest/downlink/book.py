@@ -54,6 +54,11 @@ class Entry:
         self.sent_us = self.due_us = self.woken_us = 0
         self.offset = self.event_offset = 0
 
+    def sent_before(self) -> None:
+        """Somebody else has said so; perhaps it was published, and nothing tells."""
+        self.said = True
+        self.stage = Stage.UNANSWERED
+
     def left_us(self, now_us: int) -> int:
         """How long it may still be sent; 0 or less: not any more."""
         margin = 0 if self.outgoing.repeatable else LEAST_LEFT_US
@@ -115,7 +120,8 @@ class Book:
             self._known[command_id] = forget_us
             return
         entry = Entry(request, outgoing, now_us)
-        entry.said = said
+        if said:
+            entry.sent_before()
         entry.offset, entry.event_offset = offset, self._event_end.get(partition, 0)
         self._entries[command_id] = entry
         self._devices.setdefault(request.device_id, deque()).append(entry)
@@ -138,9 +144,13 @@ class Book:
                 self._said.pop(event.command_id, None)
                 self._known.setdefault(event.command_id, event.at_us + KNOWN_US)
         elif event.state is CommandState.SENT:
-            if not entry.said and not entry.outgoing.repeatable:
+            if entry.said:
+                return  # our own word
+            if entry.outgoing.repeatable:
+                entry.sent_before()
+                self._look[entry.request.device_id] = None
+            else:
                 self._settle(entry)
-            entry.said = True
         elif event.state is CommandState.RECEIVED and entry.outgoing.repeatable:
             entry.times = len(REPEAT_US)  # it may be killed before it is done: ask again, slowly
         elif event.state is not CommandState.ACCEPTED:

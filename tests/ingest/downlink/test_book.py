@@ -242,6 +242,17 @@ def test_after_a_crash_the_log_says_what_was_sent():
     assert desk.said == [("1-2", CommandState.SENT, None)]
 
 
+def test_of_what_was_sent_before_a_crash_nobody_says_that_it_was_not():
+    desk = Desk()
+    node = request(1, NODE, lives_s=5)
+    desk.hear(event(node, CommandState.SENT))
+    desk.wait(10)
+    desk.take(node)
+    assert not desk.ids()
+    assert not desk.said
+    assert not len(desk.book)
+
+
 def test_after_a_crash_what_is_over_is_not_begun():
     desk = Desk()
     for seq, state in enumerate([CommandState.DONE, CommandState.CANCELLED, CommandState.EXPIRED]):
