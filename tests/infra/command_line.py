@@ -46,7 +46,7 @@ class CommandLine:
     def __call__(self, *arguments: str, code: int = 0) -> Any:
         """Run a command line; it must end with `code`. Gives its JSON, or its words."""
         result = CliRunner().invoke(self._app, arguments, env=self._environment)
-        assert result.exit_code == code, result.output
+        assert result.exit_code == code, f"{result.output}{result.exception!r}"
         if code:
             return result.stderr
         return json.loads(result.stdout) if "--json" in arguments else result.stdout

@@ -207,7 +207,7 @@ def test_an_incomplete_cycle_waits_three_days_and_what_nobody_measured_is_shown(
 
 @pytest.mark.parametrize(
     "statement",
-    ["UPDATE bill SET total = 0", "DELETE FROM bill", "TRUNCATE bill"],
+    ["UPDATE bill SET total = 0", "DELETE FROM bill", "TRUNCATE bill CASCADE"],
 )
 def test_an_issued_bill_cannot_be_changed_in_sql(db: Connection, bill_now: BillNow, statement: str):
     Home(db).february()
