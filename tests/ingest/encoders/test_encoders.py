@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from ingest.encoders.family_table import encode
+from ingest.encoders.family_table import ENCODERS, encode
 from ingest.encoders.outgoing import AnsweredBy, NotForThisFamily
 from schemas.command import CommandRequest, Kind
 
@@ -182,3 +184,31 @@ def test_what_a_family_cannot_do_is_refused_with_a_reason(
     address, kind, channel, parameters, words
 ):
     assert words in refused(address, kind, channel, **parameters)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=5,
+)
+REST = st.text(max_size=20) | st.sampled_from(["h/n", "p", "a/b", "main", "h/main"])
+CHANNELS = st.none() | st.text(max_size=12) | st.sampled_from(["switch:0", "relay:1", "total"])
+NAMES = st.sampled_from(["via", "revert_after_s", "stage", "voltage_v", "state"]) | st.text(
+    max_size=8
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(sorted(ENCODERS)), REST, st.sampled_from(Kind), CHANNELS,
+       st.dictionaries(NAMES, JSON, max_size=3))  # fmt: skip
+def test_whatever_is_asked_is_encoded_or_refused(family, rest, kind, channel, parameters):
+    one = request(f"{family}:{rest}", kind, channel)
+    one.parameters = parameters
+    try:
+        outgoing = encode(one)
+    except NotForThisFamily:
+        return
+    assert not set("+#\0") & set(outgoing.topic)
+    assert not outgoing.topic.startswith("$")
+    assert all(outgoing.topic.split("/"))
+    assert outgoing.payload
