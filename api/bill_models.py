@@ -6,13 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.instants import Instant
+from api.models import Answer
 from streams.billing.words import Language
 
 Money = Annotated[str, Field(examples=["1234.56"], description="A decimal number as text.")]
-
-
-class Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 class BillQuery(BaseModel):

@@ -5,7 +5,7 @@ each against its model here.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -19,6 +19,11 @@ NextCursor = Annotated[
 
 class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def of(cls, row: object) -> Self:
+        """From what has attributes of the same names, such as a row of a table."""
+        return cls.model_validate(row, from_attributes=True)
 
 
 def _literal(names: list[str]) -> Any:

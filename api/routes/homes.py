@@ -157,10 +157,7 @@ def list_readings(home_id: HomeId, conn: Reading) -> models.UtilityReadings:
     """And what each two that follow each other say beside our ledger."""
     contracts.find_home(conn, home_id)
     return models.UtilityReadings(
-        items=[
-            models.UtilityReading.model_validate(one, from_attributes=True)
-            for one in utility_readings.readings(conn, home_id)
-        ],
+        items=[models.UtilityReading.of(one) for one in utility_readings.readings(conn, home_id)],
         differences=[difference_model(one) for one in utility_readings.differences(conn, home_id)],
     )
 
@@ -201,7 +198,7 @@ def difference_model(one: utility_readings.Difference) -> models.Difference:
     def compared(side: utility_readings.Compared | None) -> models.Compared | None:
         if side is None:
             return None
-        return models.Compared.model_validate(side, from_attributes=True)
+        return models.Compared.of(side)
 
     return models.Difference.model_validate(
         {
@@ -217,18 +214,14 @@ def difference_model(one: utility_readings.Difference) -> models.Difference:
 
 
 def _home(home: contracts.Home) -> models.Home:
-    return models.Home.model_validate(home, from_attributes=True)
+    return models.Home.of(home)
 
 
 def _contracts(conn: Reading, home_id: str) -> models.Contracts:
     held = contracts.contracts(conn, home_id)
-    return models.Contracts(
-        items=[models.Contract.model_validate(one, from_attributes=True) for one in held]
-    )
+    return models.Contracts(items=[models.Contract.of(one) for one in held])
 
 
 def _meters(conn: Reading, home_id: str) -> models.Meters:
     found = home_meters.list_meters(conn, home_id)
-    return models.Meters(
-        items=[models.Meter.model_validate(one, from_attributes=True) for one in found]
-    )
+    return models.Meters(items=[models.Meter.of(one) for one in found])
