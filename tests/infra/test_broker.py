@@ -8,10 +8,12 @@ import ssl
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from infra.cli import accounts, ca, device_group
 from infra.local import Stack, StackError, StackSettings, broker, start
 from infra.local.broker import accounts_connection, authority_of, service_accounts
 from infra.local.programs import OWN, SERVERS
@@ -21,6 +23,7 @@ from sinks.dynamic_security import ADMIN, remove
 from sinks.migrate import migrate
 from sinks.registry import DeviceRow, resolve_device
 from tests.infra.broker_clients import NOT_AUTHORIZED, Connection, connected, is_refused, wait_for
+from tests.infra.command_line import CommandLine
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -235,6 +238,69 @@ def test_without_the_broker_nothing_changes(stack, conn, control):
     assert conn.execute("SELECT * FROM device ORDER BY device_id").fetchall() == devices
     with connected(stack, **account_of(made)) as device_again:
         assert device_again.accepted
+
+
+# ---- commands ----
+
+
+@pytest.fixture
+def run(stack: Stack) -> CommandLine:
+    own = {
+        StackSettings.variable(field): str(value)
+        for field, value in stack.settings.model_dump().items()
+    }
+    return CommandLine(stack.database_url, device_group, accounts, ca, environment=own)
+
+
+def test_a_device_is_provisioned_renewed_and_revoked_by_command(stack, run):
+    first = run("device", "provision", "by-hand", "--home", "h", "--name", "By hand", "--json")
+    config = first["mqttConfig"]
+    account = {"user": config["user"], "client_id": config["clientId"]}
+    assert not is_refused(stack, **account, password=config["token"])
+    second = run("device", "provision", "by-hand", "--home", "h", "--rotate", "--json")
+    token = second["mqttConfig"]["token"]
+    assert is_refused(stack, **account, password=config["token"])
+    assert not is_refused(stack, **account, password=token)
+
+    run("device", "revoke", "By hand")
+    assert is_refused(stack, **account, password=token)
+    (row,) = [one for one in run("device", "accounts", "--json") if one["name"] == "By hand"]
+    assert (row["user"], row["state"]) == (config["user"], "revoked")
+    assert "has no account" in run("device", "revoke", "By hand", code=1)
+    assert "give 1 to 64" in run("device", "provision", "a+b", "--home", "h", code=1)
+
+
+def test_reconciling_by_command_ends_with_what_is_left(stack, run, control):
+    made = run("device", "provision", "left", "--home", "h", "--json")["mqttConfig"]
+    agree = {"found": {"extra": [], "missing": [], "changed": []}}
+    agree["left"] = agree["found"]
+    assert run("accounts", "reconcile", "--dry-run", "--json") == agree
+
+    control.run(remove(made["user"]))
+    run("accounts", "reconcile", "--dry-run", code=1)
+    run("accounts", "reconcile", code=1)
+    mended = run("accounts", "reconcile", "--restart", "--json")
+    assert (mended["found"]["missing"], mended["left"]["missing"]) == ([made["user"]], [])
+    assert not is_refused(
+        stack, user=made["user"], client_id=made["clientId"], password=made["token"]
+    )
+
+
+def test_certificates_are_issued_listed_and_revoked_by_command(run):
+    assert "there already" in run("ca", "init")
+    issued = run("ca", "issue", "homesync-99", "--json")
+    for file in ("certificate", "key"):
+        assert Path(issued[file]).is_file()
+    run("ca", "issue", "homesync-99")
+    revoked = run("ca", "revoke", issued["serial"], "--json")
+    assert [one["serial"] for one in revoked] == [issued["serial"]]
+    states = [
+        one["revoked_at"] is not None
+        for one in run("ca", "list", "--json")
+        if one["name"] == "homesync-99"
+    ]
+    assert states == [True, False]
+    assert "is good" in run("ca", "renew")
 
 
 # ---- a broker that trusts nobody ----
