@@ -217,6 +217,8 @@ def confirm_by_state(conn: Connection, device_ids: Sequence[int] | None, patienc
 _EXPIRE = """
     UPDATE command SET state = 'expired',
         reason = CASE WHEN sent_at IS NULL AND state = 'accepted' THEN 'it was not sent in time'
+                      WHEN NOT answers AND kind NOT IN ('on', 'off')
+                          THEN 'it was sent; this device cannot say whether it ran'
                       ELSE 'the device has not answered in time' END
     WHERE state IN ('accepted', 'sent', 'received') AND (
         requested_at IS NULL AND expires_at <= now()

@@ -523,6 +523,15 @@ def test_what_was_never_sent_expires_at_its_time(db, plug):
     assert request(db) == []
 
 
+def test_what_no_device_can_confirm_says_so_when_it_ends(db, plug):
+    ask = Ask(Kind.REBOOT, confirm=True, expires_in_s=1)
+    row = accept(db, plug, ask, "user:ann")
+    sent(db, row, answers=False)
+    db.execute("SELECT pg_sleep(1.1)")
+    assert command_work.expire(db, 0, 0) == 1
+    assert find(db, row.command_id).reason == "it was sent; this device cannot say whether it ran"
+
+
 def test_what_was_sent_waits_for_the_stream(db, plug):
     row = accept(db, plug, Ask(Kind.ON, expires_in_s=1), "user:ann")
     sent(db, row, answers=True)
