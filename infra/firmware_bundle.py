@@ -1,8 +1,12 @@
-"""An application's files as one image: what `firmware/ota/bundle.py` mounts on a node."""
+"""What goes on a node: an application as one image (`ota.bundle`), a root (`ota.record`)."""
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
+import msgspec
+
+from schemas.firmware import Root
 from streams.firmware.errors import BadImage
 
 _MAGIC = b"MSB1"
@@ -33,3 +37,9 @@ def bundle_of(files: Mapping[str, bytes]) -> bytes:
             raise BadImage(f"{name:.60}… is too long a path")
         head += [len(text).to_bytes(1, "big"), text, len(data).to_bytes(4, "big")]
     return b"".join([*head, *(data for _, data in sorted(files.items()))])
+
+
+def record_of(root: Root) -> bytes:
+    """The first copy of the node's record `root`."""
+    body = msgspec.json.encode({"n": 1, "value": root})
+    return sha256(body).hexdigest().encode() + body

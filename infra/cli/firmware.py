@@ -26,6 +26,8 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Signed firmware for nodes, and its roll-outs.")
     group.command("keygen")(keygen)
     group.command("root")(root)
+    group.command("cosign")(cosign)
+    group.command("node-root")(node_root)
     group.command("pack")(pack)
     group.command("sign")(sign)
     group.command("publish")(publish)
@@ -72,7 +74,7 @@ def root(
 ) -> None:
     """Make a root document: whom nodes believe. Its first version goes on nodes by cable."""
     from schemas.firmware import Root
-    from streams.firmware.documents import first_root, role, sign_root
+    from streams.firmware.documents import role, sign_root
 
     now_s = int(time.time())
     with _refusals():
@@ -84,8 +86,40 @@ def root(
             targets=role([_public(one) for one in targets_keys], 1),
         )
         envelope = sign_root(made, [_secret(one) for one in sign_with])
-        first_root(envelope)
         into.write_text(_text(envelope))
+    print(f"signed by {len(envelope.signatures)}; {threshold} are needed")
+
+
+def cosign(
+    document: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE", help="A root document.")
+    ],
+    key: KeyFile,
+) -> None:
+    """Add a root key's signature: the keys need not lie on one machine."""
+    from schemas.firmware import ROOT_KIND
+    from streams.firmware.documents import add_signature, root_in
+
+    with _refusals():
+        envelope = _envelope(document)
+        needed = root_in(envelope).root.threshold
+        envelope = add_signature(envelope, ROOT_KIND, _secret(key))
+        document.write_text(_text(envelope))
+    print(f"signed by {len(envelope.signatures)}; {needed} are needed")
+
+
+def node_root(
+    document: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE", help="A root document.")
+    ],
+    into: Annotated[Path, typer.Argument(metavar="RECORD", help="Goes to /images/root.0.")],
+) -> None:
+    """Make the file that puts a root on a node by cable."""
+    from infra.firmware_bundle import record_of
+    from streams.firmware.documents import first_root
+
+    with _refusals():
+        into.write_bytes(record_of(first_root(_envelope(document))))
 
 
 def pack(
@@ -146,10 +180,10 @@ def publish(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring root documents, or a manifest and its image, into the database."""
+    """Bring root documents, or a manifest and its image, into the database: all or nothing."""
     from sinks import firmware
 
-    with _refusals(), database() as conn:
+    with _refusals(), database() as conn, conn.transaction():
         for one in roots or []:
             firmware.add_root(conn, _envelope(one))
         if manifest is not None and image is not None:

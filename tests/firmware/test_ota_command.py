@@ -4,9 +4,11 @@ import msgspec
 import pytest
 from node.command import read
 from node.mqtt_client import INCOMING_BYTES
+from ota.record import Record
 from ota.updates import Updates, provision
 from ota_device import CutFlash
 
+from infra.firmware_bundle import record_of
 from ingest.encoders.family_table import encode
 from schemas.command import CommandRequest, Kind
 from schemas.firmware import Envelope, OtaParameters
@@ -75,3 +77,11 @@ def test_the_same_command_again_changes_nothing_once_it_is_staged():
             pass
         assert updates.ready
     assert updates.report() is None
+
+
+def test_the_root_that_goes_on_a_node_by_cable_is_the_one_it_believes():
+    flash = CutFlash("prefix")
+    flash.replace("root.0", record_of(root()[0]))
+    command = read("ota", told(5000, []))
+    Updates(flash, DEVICE, lambda *_: b"").command(command.parameters, "c1", NOW_S)
+    assert Record(flash, "root").load() == msgspec.to_builtins(root()[0])
