@@ -13,7 +13,7 @@ _WHOLE = {  # least, most, default
     "batch": (1, 30, 1),  # readings written to the flash at once
     "status_s": (10, 86_400, 300),
     "sleep_s": (0, 86_400, 0),  # deep sleep between readings; 0: stay awake
-    "outbox_kib": (8, 1024, 256),
+    "outbox_kib": (16, 1024, 256),
     "clamp_ratio": (1, 100_000, 2000),
     "clamp_burden_mohm": (100, 1_000_000, 33_000),
     "clamp_gain_permille": (500, 2000, 1000),

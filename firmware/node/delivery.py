@@ -9,7 +9,7 @@ from node.decimals import decimal
 
 WINDOW = 200
 PACKET_IDS = 60_000  # of the outbox: 1 to this, so that a message keeps its id
-READ_AT_ONCE = 8
+READ_AT_ONCE = 4
 RESEND_AFTER_MS = 10_000
 RESEND_AT_MOST_MS = 160_000
 

@@ -4,7 +4,8 @@ A command is written down before it runs, together with the relays' new states: 
 goes, it ran once or not at all, and the relays come back as it left them.
 """
 
-MOST_KEPT = 16  # answers that can be repeated; older commands are known by their number
+MOST_KEPT = 8  # answers that can be repeated; older commands are known by their number
+MAX_REASON = 60
 
 
 class Ran:
@@ -57,7 +58,7 @@ class Ledger:
     def finish(self, command_id, outcome, reason):
         one = self.find(command_id)
         if one is not None:
-            one.outcome, one.reason = outcome, reason
+            one.outcome, one.reason = outcome, reason and reason[:MAX_REASON]
             self._write((self._ran, self._last_seq, self.relays))
 
     def keep_relays(self, relays):

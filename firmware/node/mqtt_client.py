@@ -20,6 +20,7 @@ OUTGOING_BYTES = 2048
 CONTROL_BYTES = 128  # of them kept free for PUBACKs and pings
 INCOMING_BYTES = 10_240  # an update's manifest is the largest that comes
 MOST_SAID = 16
+MOST_OPEN = 200  # messages of the outbox under way; their packet ids follow each other
 FIRST_OWN_ID = 60_001  # below are the caller's packet ids
 
 
@@ -66,7 +67,8 @@ class Client:
         self.connections = 0
         self.dropped = 0  # of what was said, for want of room
         self.refused = 0  # packets too large for us
-        self.unconfirmed = {}  # packet ids of the outbox that wait for a PUBACK
+        self._open = bytearray(MOST_OPEN)  # by packet id: 1 while a PUBACK is due
+        self.unconfirmed = 0  # messages of the outbox that wait for a PUBACK
 
     @property
     def pollable(self):
@@ -85,7 +87,9 @@ class Client:
             return False
         if not self.unconfirmed:
             self._puback_from_ms = self._now_ms
-        self.unconfirmed[packet_id] = True
+        slot = packet_id % MOST_OPEN
+        self.unconfirmed += 1 - self._open[slot]
+        self._open[slot] = 1
         self._send(packets.publish(topic, payload, packet_id, again))
         return True
 
@@ -180,7 +184,9 @@ class Client:
         wait_ms = self._backoff.next_ms()
         self._try_at_ms = now_ms + wait_ms
         self._out_bytes = 0
-        self.unconfirmed.clear()
+        self.unconfirmed = 0
+        for slot in range(MOST_OPEN):
+            self._open[slot] = 0
         self.up = False
         if why is not None:
             self._log("mqtt_down", why=why, again_in_ms=wait_ms)
@@ -273,7 +279,9 @@ class Client:
 
     def _take_puback(self, packet_id):
         if packet_id < FIRST_OWN_ID:
-            self.unconfirmed.pop(packet_id, None)
+            slot = packet_id % MOST_OPEN
+            self.unconfirmed -= self._open[slot]
+            self._open[slot] = 0
             self._puback_from_ms = self._now_ms
             return
         for index, said in enumerate(self._said):

@@ -1,5 +1,6 @@
 """The node: what it does in a turn of its loop. Boards and PCs differ in `hal` only."""
 
+import gc
 import json
 
 from node import bodies
@@ -11,7 +12,7 @@ from node.delivery import Delivery
 from node.ledger import Ledger
 from node.meters import Meters
 from node.mqtt_client import Client
-from node.outbox import TIMELESS, UNIX, UPTIME, Outbox
+from node.outbox import SEGMENT_BYTES, TIMELESS, UNIX, UPTIME, Outbox
 from node.relays import Relays, WallSwitch, relay_name
 from node.store import Store
 from node.stream import Stream, tls_context
@@ -37,7 +38,7 @@ class Node:
         self._config = Configuration(Store(hal.flash + "/config"))
         self._clock = WallClock()
         self._outbox = Outbox(
-            hal.outbox_folder, hal.random_bytes, self._config["outbox_kib"] * 1024 // 4096
+            hal.outbox_folder, hal.random_bytes, self._config["outbox_kib"] * 1024 // SEGMENT_BYTES
         )
         self._ledger = Ledger(Store(hal.flash + "/ledger"), len(hal.relays))
         self._relays = Relays(hal.relays, self._ledger)
@@ -128,6 +129,7 @@ class Node:
                 values.append(("clamp", self._clamp_values()))
             if values:
                 self._keep(bodies.measured(values), now_ms)
+            gc.collect()  # often, so that the heap is not cut up
         result = self._meters.reset_result()
         if result is not None and self._resetting is not None:
             outcome = "done" if result[0] else "failed"

@@ -13,7 +13,7 @@ import os
 from node import segment
 from node.segment import CLOCK, TIMELESS, UNIX, UPTIME
 
-SEGMENT_BYTES = 4096  # one block of the flash
+SEGMENT_BYTES = 8192  # two blocks of the flash
 MAX_CYCLES = 64  # power cycles without a clock whose end is remembered
 POWER_OFF_MS = 1000  # how long a node is taken to be off between two cycles without a clock
 

@@ -37,7 +37,7 @@ class Store:
         with open(self._paths[self._next], "wb") as file:
             data = struct.pack(">I", number)
             head = struct.pack(_HEAD, number, crc32(text, crc32(data)))
-            if file.write(head + text) != len(head) + len(text):
+            if file.write(head) + file.write(text) != len(head) + len(text):
                 raise OSError(28)  # ENOSPC
             file.flush()
         self._number = number
