@@ -25,14 +25,16 @@ PAYLOAD_KEYS = """
     meters emeters relays ison is_valid unixtime wifi_sta rssi ip update uptime result error id
     online command_id current l1 thd total_kwh active Time ENERGY Power Total Voltage ExportActive
     POWER POWER2 Wifi Signal UptimeSec StatusSNS AM2301 Temperature TempUnit Info1 Version state
-    state_l2 power_l2 power_phase_b linkquality last_seen battery
+    state_l2 power_l2 power_phase_b linkquality last_seen battery keys values period
 """
 KEYS = st.sampled_from(PAYLOAD_KEYS.split()) | st.sampled_from(VALUE_NAMES)
 SCALARS = (
     st.none()
     | st.booleans()
     | st.integers()
-    | st.sampled_from([1_763_705_999, 1.5, "on", "online", "1.0", "NotifyStatus", "NotifyEvent"])
+    | st.sampled_from(
+        [1_763_705_999, 1.5, "on", "online", "1.0", "NotifyStatus", "NotifyEvent", "emdata:0"]
+    )
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=12)
 )
@@ -55,6 +57,8 @@ VALID = [
     b'{"Time":"2018-02-15T17:37:10","TempUnit":"F","ENERGY":{"Total":[6.2,1],"Power":[8.15,0],'
     b'"Voltage":237},"AM2301":{"Temperature":71.5,"Humidity":40},"POWER":"ON","POWER2":"OFF"}',
     b'{"state":"ON","state_l2":"OFF","power":12,"energy":3.41,"linkquality":120,"last_seen":1e12}',
+    b'{"id":"em1data:1@7","src":"h1","result":{"keys":["x","total_act_energy"],"data":[{"period":60,'
+    b'"ts":1763704800,"values":[[0,1.5],[0,2]]}],"next_record_ts":1763704920}}',
     b"21.5",
     b"true",
     b"on",
