@@ -46,7 +46,10 @@ def list_sensors(device: Device, conn: Reading) -> models.Sensors:
 def set_sensor(device: Device, body: models.Sensor, conn: Writing) -> models.Sensors:
     """Adds it, or replaces the one of that type on that channel; answers with all of them."""
     found = resolve_device(conn, device)
-    device_sensors.set_sensor(conn, found.device_id, device_sensors.Sensor(**body.model_dump()))
+    sensor = device_sensors.Sensor(
+        body.channel, body.type, body.address, body.ct_ratio, body.calibration
+    )
+    device_sensors.set_sensor(conn, found.device_id, sensor)
     return _sensors(conn, found.device_id)
 
 

@@ -49,6 +49,10 @@ async def test_a_listed_device_tells_its_newest(client: httpx.AsyncClient, rows:
         "power_w": 1250.25,
         "power_at": "2026-03-01T08:00:10Z",
         "online": True,
+        "location": None,
+        "model": None,
+        "presence": None,
+        "capabilities": {},
     }
 
 
