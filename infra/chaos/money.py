@@ -31,7 +31,7 @@ from sinks.bills import Issued, versions_of
 from sinks.costs import cost_of
 from sinks.finality import NotFinal, log_ends, wait_final
 
-READINGS, HOMES = 50_000, 3
+READINGS, HOMES = 30_000, 2
 HELD_BACK_DAYS = 10
 BETWEEN_DAYS_S = 4.0
 SETTLED_WITHIN_S = 300.0
