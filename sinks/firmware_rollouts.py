@@ -20,7 +20,7 @@ from streams.firmware.rollout import Limits, status_after, why_halted
 Connection = psycopg.Connection[Any]
 _AT_ONCE = 50  # updates under way
 _AGAIN_AFTER_S = 60
-_EXPIRES_IN_S = 3600
+_EXPIRES_IN_S = 7200  # a node tries for an hour, then proves itself for ten minutes
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,9 @@ _ENDED = """
            EXISTS (SELECT FROM command_event e
                    WHERE e.command_id = c.command_id AND e.state = 'received')
     FROM firmware_rollout_device d JOIN command c USING (command_id)
-    WHERE rollout_id = %s AND d.status = 'sent'
-      AND c.state IN ('done', 'failed', 'expired', 'superseded', 'cancelled')"""
+    WHERE rollout_id = %s
+      AND (d.status = 'sent' AND c.state IN ('done', 'failed', 'expired', 'superseded', 'cancelled')
+           OR d.status = 'failed' AND c.late_answer = 'done')"""
 _SETTLE = """
     UPDATE firmware_rollout_device
     SET status = %(status)s, reason = %(reason)s, changed_at = clock_timestamp(),

@@ -250,6 +250,18 @@ def test_a_device_that_was_away_is_asked_again_and_one_that_went_silent_has_fail
     assert counts(firmware_rollouts.find(db, 1)) == (0, 1, 0, 1)
 
 
+def test_a_device_that_was_given_up_and_says_done_after_all_is_done(db: Connection, image: int):
+    fleet(db, 1)
+    roll(db, image, max_failed_percent=Decimal(100))
+    answer(db, "received")
+    answer(db, "expired")
+    advance(db)
+    assert counts(firmware_rollouts.find(db, 1)) == (0, 0, 0, 1)
+    db.execute("UPDATE command SET late_answer = 'done'")
+    advance(db)
+    assert counts(firmware_rollouts.find(db, 1)) == (0, 0, 1, 0)
+
+
 def test_an_offline_device_waits_and_counts_as_nothing(db: Connection, image: int):
     (device_id,) = fleet(db, 1)
     db.execute("INSERT INTO device_state VALUES (%s, '', 'online', 'false', now(), 1)", [device_id])
