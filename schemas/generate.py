@@ -19,6 +19,7 @@ import msgspec
 
 from schemas.announcements import DeviceSaid, PackedReadings, RefusedHeaders
 from schemas.bill import BILL_ISSUED, BillIssued
+from schemas.command import CommandEvent, CommandRequest
 from schemas.cost import BudgetAlert, HomeCost
 from schemas.device import Event
 from schemas.homesync import Ack, Payload, ack_topic, telemetry_topic
@@ -27,6 +28,8 @@ from schemas.reading import SOURCES, Clock, Reading
 from schemas.topics import (
     ALERT,
     COST,
+    COMMAND_EVENT,
+    COMMAND_REQUEST,
     DEVICE,
     RAW,
     RAW_DLQ,
@@ -52,6 +55,8 @@ MESSAGES: Mapping[str, type[msgspec.Struct]] = {
     "bill_issued": BillIssued,
     "budget_alert": BudgetAlert,
     "device_alert": DeviceAlert,
+    "command_request": CommandRequest,
+    "command_event": CommandEvent,
     "refused_record_headers": RefusedHeaders,
     "homesync_payload": Payload,
     "homesync_ack": Ack,
@@ -142,6 +147,20 @@ _COST_HEADERS: Json = {
         "content-type": {"const": "application/json"},
     },
 }
+_COMMAND_HEADERS: Json = {
+    "type": "object",
+    "required": ["ce_id", "ce_source", "content-type", "source"],
+    "properties": {
+        "ce_id": _HEADER | {"description": "command_id, of an event command_id/number"},
+        "ce_source": _HEADER,
+        "content-type": {"const": "application/json"},
+        "source": _HEADER
+        | {
+            "enum": ["commands", "downlink"],
+            "description": "commands: it is so; downlink: what the downlink says of it.",
+        },
+    },
+}
 _BYTES = {"description": "The original bytes of the MQTT message."}
 _NOTHING = {"type": "null"}
 
@@ -211,6 +230,20 @@ _COMPONENTS: Mapping[str, Json] = {
     "deviceState": _message(
         "deviceState", _says(DeviceSaid), _schema_of("device_state"), _EVENT_HEADERS, _JSON_TYPE
     ),
+    "commandRequest": _message(
+        "commandRequest",
+        _says(CommandRequest),
+        _schema_of("command_request"),
+        _COMMAND_HEADERS,
+        _JSON_TYPE,
+    ),
+    "commandEvent": _message(
+        "commandEvent",
+        _says(CommandEvent),
+        _schema_of("command_event"),
+        _COMMAND_HEADERS,
+        _JSON_TYPE,
+    ),
     "homesyncPayload": _message(
         "homesyncPayload",
         _says(Payload),
@@ -234,6 +267,8 @@ _CARRIED: Mapping[str, Sequence[str]] = {
     COST.name: ("homeCost", "billIssued"),
     ALERT.name: ("budgetAlert", "deviceAlert"),
     DEVICE.name: ("deviceState",),
+    COMMAND_REQUEST.name: ("commandRequest",),
+    COMMAND_EVENT.name: ("commandEvent",),
 }
 
 

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from ingest.decoders.topic_table import address_of
 from schemas import generate
 from schemas.announcements import DeviceSaid, PackedReadings, RefusedHeaders
+from schemas.command import CommandEvent, CommandRequest, CommandState, Kind
 from schemas.cost import (
     Amount,
     BudgetAlert,
@@ -127,6 +128,25 @@ HEADERS = {
     "received_at": "1763700000250000",
     "source": "mqtt",
 }
+COMMAND = {
+    "command_id": "01930000-0000-7000-8000-000000000000",
+    "command_seq": 17,
+    "device_id": 7,
+    "address": "shelly:s1",
+    "kind": "on",
+    "channel": None,
+    "parameters": {},
+    "issued_us": 1_763_700_000_250_000,
+    "expires_us": 1_763_700_030_250_000,
+    "issued_by": "user:ann",
+}
+STEP = {
+    "command_id": "01930000-0000-7000-8000-000000000000",
+    "device_id": 7,
+    "address": "shelly:s1",
+    "state": "sent",
+    "at_us": 1_763_700_000_300_000,
+}
 EVENT = {"name": "command_response", "measured_us": 1_763_700_000_250_000, "attributes": {}}
 
 GOOD: list[tuple[str, dict[str, Any]]] = [
@@ -143,6 +163,10 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("home_cost", {"home_id": "h1", "state": "no_contract", "problem": "set one"}),
     ("budget_alert", ALERT),
     ("budget_alert", ALERT | {"projected": "1210.4"}),
+    ("command_request", COMMAND),
+    ("command_request", COMMAND | {"channel": "switch:0", "parameters": {"deep": {"a": [1]}}}),
+    ("command_event", STEP),
+    ("command_event", STEP | {"reason": "stuck", "kind": "ota", "confirmed_by": None}),
     ("refused_record_headers", HEADERS),
     ("homesync_payload", PAYLOAD),
     ("homesync_payload", PAYLOAD | {"ts": None, "relay": {"l1": True}, "rssi_dbm": -70}),
@@ -171,6 +195,10 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("home_cost", {"home_id": "h1"}, "no state"),
     ("budget_alert", ALERT | {"limit": 1000}, "money as a number"),
     ("budget_alert", ALERT | {"period": "year"}, "a period that is none"),
+    ("command_request", COMMAND | {"kind": "explode"}, "a kind that is none"),
+    ("command_request", COMMAND | {"command_seq": "17"}, "a number as text"),
+    ("command_event", STEP | {"state": "perhaps"}, "a state that is none"),
+    ("command_event", {k: v for k, v in STEP.items() if k != "at_us"}, "no instant"),
     ("refused_record_headers", HEADERS | {"received_at": 1763700000250000}, "a number"),
     ("refused_record_headers", {"mqtt_topic": "a/b"}, "no reason"),
     ("homesync_payload", {k: v for k, v in PAYLOAD.items() if k != "ts"}, "no ts"),
@@ -231,6 +259,21 @@ ENCODED = {
         "1000",
         "THB",
         "812.5",
+    ),
+    "command_request": CommandRequest(
+        "01930000-0000-7000-8000-000000000000",
+        17,
+        3,
+        "shelly:s",
+        Kind.OFF,
+        "switch:0",
+        {"revert_after_s": 60},
+        5,
+        6,
+        "user:ann",
+    ),
+    "command_event": CommandEvent(
+        "01930000-0000-7000-8000-000000000000", 3, "shelly:s", CommandState.DONE, 5, Kind.OFF
     ),
     "refused_record_headers": RefusedHeaders("t", "decode", "c", "m", "a/b", "5", "mqtt", "3"),
     "homesync_payload": generate.Payload(1, "b", 4, 2, None, {"total": Values(power_w=1.0)}, True),
