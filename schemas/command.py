@@ -5,6 +5,7 @@
 """
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -12,6 +13,8 @@ from schemas.device import StateValue
 
 
 class Kind(StrEnum):
+    """What a device is to do. A `toggle` is an `on` or `off` from when it is accepted."""
+
     ON = "on"
     OFF = "off"
     TOGGLE = "toggle"
@@ -26,6 +29,8 @@ SWITCHING = frozenset({Kind.ON, Kind.OFF, Kind.TOGGLE})
 
 
 class CommandState(StrEnum):
+    """Where a command is. `expired` says that nothing confirmed it in time."""
+
     ACCEPTED = "accepted"
     SENT = "sent"
     RECEIVED = "received"
@@ -62,7 +67,7 @@ class CommandRequest(msgspec.Struct, gc=False):
     address: str
     kind: Kind
     channel: str | None
-    parameters: dict[str, object]
+    parameters: dict[str, Any]
     issued_us: int
     expires_us: int
     issued_by: str

@@ -27,9 +27,9 @@ from schemas.presence import DeviceAlert
 from schemas.reading import SOURCES, Clock, Reading
 from schemas.topics import (
     ALERT,
-    COST,
     COMMAND_EVENT,
     COMMAND_REQUEST,
+    COST,
     DEVICE,
     RAW,
     RAW_DLQ,

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import msgspec
 import numpy as np
 import psycopg
 
-from infra.bench.results import Row, spread
+from infra.bench.cpu import of_process, of_tree
+from infra.bench.results import Row, Share, spread
 from infra.local import Stack, StackSettings
 from infra.local.parts import Progress
-from infra.local.programs import OWN, SERVERS
+from infra.local.programs import KAFKA, MOSQUITTO, OWN, SERVERS, TIMESCALE, instances
 from infra.switches.fleet import Fleet
 from infra.switches.journal import Journal, read_journal
 from infra.switches.node import Node
@@ -74,12 +76,15 @@ def measure(
         _wait_api(stack)
         for load in wanted:
             progress(f"{load.name} for {load.seconds:.0f} s")
+            before_s = cpu_s(stack)
             given, took_s = _give(stack, device_ids, load)
             progress("until all have ended")
             ended = _ended(stack, [one.command_id for one in given if one.command_id])
+            used_s = {name: after - before_s[name] for name, after in cpu_s(stack).items()}
             switched = [one for one in read_journal(journal) if one.command in ended]
             ran = {one.command: one.at_us for one in switched}
-            rows.append(row_of(load, given, took_s, ran, ended))
+            row = row_of(load, given, took_s, ran, ended)
+            rows.append(msgspec.structs.replace(row, processes=_shares(used_s, took_s, len(given))))
             done = [state for state, _ in ended.values()].count("done")
             ok = ok and done == len(ran) == len(switched) == len(given)
     return rows, ok
@@ -95,6 +100,26 @@ def _fleet(stack: Stack, nodes: Sequence[Node], path: Path) -> Iterator[Path]:
     finally:
         fleet.stop()
         journal.close()
+
+
+def cpu_s(stack: Stack) -> dict[str, float]:
+    """CPU so far of each process that a command meets. The callers and the nodes are one."""
+    read = {"callers and nodes": time.process_time()}
+    for program in OWN:
+        if program.name in NEEDED:
+            for one in instances(program, stack.settings):
+                read[one.name] = of_tree(stack.pid(one.name))()
+    for program in (MOSQUITTO, KAFKA):
+        read[program.name] = of_process(stack.server_pid(program.name))()
+    return read | {"postgres": of_tree(stack.server_pid(TIMESCALE.name))()}
+
+
+def _shares(used_s: dict[str, float], took_s: float, commands: int) -> dict[str, Share]:
+    """Of a core, while commands were given; and of each command until its end."""
+    return {
+        name: Share(round(100 * one / took_s, 1), round(one / commands * 1e6, 2))
+        for name, one in used_s.items()
+    }
 
 
 def _known(stack: Stack, nodes: Sequence[Node]) -> list[int]:

@@ -94,7 +94,7 @@ def _revert(request: CommandRequest) -> dict[str, object]:
     if after_s is None:
         return {}
     sound = isinstance(after_s, int | float) and not isinstance(after_s, bool)
-    if not sound or not 0 < after_s <= _LONGEST_REVERT_S:  # type: ignore[operator]
+    if not sound or not 0 < after_s <= _LONGEST_REVERT_S:
         raise NotForThisFamily(
             f"{REVERT_AFTER_S} is {after_s!r:.40}; above 0 and up to {_LONGEST_REVERT_S:.0f} s"
         )
