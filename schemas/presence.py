@@ -23,7 +23,7 @@ class PresenceReason(StrEnum):
     SILENCE = "silence"
 
 
-class DeviceAlert(msgspec.Struct, omit_defaults=True):
+class DeviceAlert(msgspec.Struct):
     """A device of a home went offline, or is back; as on `energy.alert.v1`.
 
     `alert_id` is the event's own and the same however often it is delivered. `at` is stream time;
