@@ -86,6 +86,12 @@ class Outbox:
         ones: fewer when the flash refuses even after the oldest file went. Raises ValueError for
         a body that is too long; then nothing is written.
         """
+        clock_ms = self._clocks.get(self.cycle)
+        if clock_ms is not None:  # its record may be dropped before the message
+            messages = [
+                (UNIX, clock_ms + at_ms, body) if kind == UPTIME else (kind, at_ms, body)
+                for kind, at_ms, body in messages
+            ]
         records = [segment.packed_record(kind, self.cycle, at, body) for kind, at, body in messages]
         written = 0
         try:
@@ -94,7 +100,7 @@ class Outbox:
         except OSError:
             pass
         for kind, at_ms, _ in messages[:written]:
-            if kind == UPTIME and self.cycle not in self._clocks:
+            if kind == UPTIME:
                 self._ends[self.cycle] = at_ms
         return written
 

@@ -210,7 +210,7 @@ def test_what_the_way_has_no_room_for_is_not_taken():
     bench = Bench().connect()
     bench.wire.takes = False
     taken = sum(bench.client.publish("t", bytes(500), n, False) for n in range(1, 50))
-    assert 5 <= taken <= 8
+    assert taken == 3
 
 
 def test_what_was_said_is_said_again_with_dup_until_the_broker_has_it():

@@ -14,7 +14,7 @@ from node import outbox as outbox_module
 from node import segment
 from node.outbox import TIMELESS, UNIX, UPTIME, Outbox
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 """A power cut closes no file."""
 
 STARTED_MS = 1_763_700_000_000
