@@ -21,29 +21,32 @@ def _root_fraction(prime):
 
 
 def _round_constants():
-    found, number = [], 2
-    while len(found) < 80:
-        if all(number % lower for lower in range(2, number) if lower * lower <= number):
-            found.append(_root_fraction(number))
+    """The 80 constants, packed: they take a few KB as numbers."""
+    primes, number = [], 2
+    while len(primes) < 80:
+        if all(number % prime for prime in primes):
+            primes.append(number)
         number += 1
-    return found
+    return b"".join([_root_fraction(prime).to_bytes(8, "big") for prime in primes])
+
+
+_CONSTANTS = _round_constants()
 
 
 def sha512(message):
     """The digest of `message`, 64 bytes."""
-    constants = _round_constants()
     state = list(_START)
     end = b"\x80" + bytes((111 - len(message)) % 128) + (8 * len(message)).to_bytes(16, "big")
     whole = len(message) - len(message) % 128
     for start in range(0, whole, 128):
-        _compress(state, message[start : start + 128], constants)
+        _compress(state, message[start : start + 128])
     tail = bytes(message[whole:]) + end
     for start in range(0, len(tail), 128):
-        _compress(state, tail[start : start + 128], constants)
+        _compress(state, tail[start : start + 128])
     return b"".join([word.to_bytes(8, "big") for word in state])
 
 
-def _compress(state, block, constants):
+def _compress(state, block):
     w = [int.from_bytes(block[i : i + 8], "big") for i in range(0, 128, 8)]
     a, b, c, d, e, f, g, h = state
     for t in range(80):
@@ -53,7 +56,8 @@ def _compress(state, block, constants):
             s1 = _turn(y, 19) ^ _turn(y, 61) ^ (y >> 6)
             w[t % 16] = (w[t % 16] + s0 + w[(t + 9) % 16] + s1) & _BITS
         choice = (e & f) ^ (~e & _BITS & g)
-        t1 = h + (_turn(e, 14) ^ _turn(e, 18) ^ _turn(e, 41)) + choice + constants[t] + w[t % 16]
+        constant = int.from_bytes(_CONSTANTS[8 * t : 8 * t + 8], "big")
+        t1 = h + (_turn(e, 14) ^ _turn(e, 18) ^ _turn(e, 41)) + choice + constant + w[t % 16]
         t2 = (_turn(a, 28) ^ _turn(a, 34) ^ _turn(a, 39)) + ((a & b) ^ (a & c) ^ (b & c))
         h, g, f, e = g, f, e, (d + t1) & _BITS
         d, c, b, a = c, b, a, (t1 + t2) & _BITS
