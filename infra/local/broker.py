@@ -130,17 +130,13 @@ def password_file(settings: StackSettings, user_name: str) -> Path:
     return settings.state_dir.absolute() / f"{user_name}.password"
 
 
-def environment(settings: StackSettings) -> dict[str, str]:
-    """What a process that gives accounts needs in its environment."""
-    connection = accounts_connection(settings)
-    return {
-        f"METERSTREAM_ACCOUNTS_{name.upper()}": str(value)
-        for name, value in connection.model_dump().items()
-    }
-
-
-def account_environment(settings: StackSettings, program: str) -> dict[str, str]:
-    """What a process of ours needs to use its account; nothing where nobody asks for one."""
+def environment(settings: StackSettings, program: str) -> dict[str, str]:
+    """What a process of ours needs beside the stack's addresses: the API the administrator's
+    account, others their own, where the broker asks for one.
+    """
+    if program == "api":
+        administrator = accounts_connection(settings).model_dump().items()
+        return {f"METERSTREAM_ACCOUNTS_{key.upper()}": str(value) for key, value in administrator}
     user = SERVICES.get(program)
     if settings.mqtt_anonymous or user is None:
         return {}

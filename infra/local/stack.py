@@ -119,7 +119,6 @@ class Stack:
             "METERSTREAM_API_PORT": str(self.settings.api_port),
             "METERSTREAM_API_TOKEN_FILE": str(self.token_file),
             "METERSTREAM_STATE_DIR": str(self._state_dir),
-            **broker.environment(self.settings),
         }
 
     @property
@@ -336,7 +335,7 @@ class Stack:
             environment={
                 **self.environment(),
                 **one.environment(self.settings),
-                **broker.account_environment(self.settings, program.name),
+                **broker.environment(self.settings, program.name),
                 **self._environments.get(one.name, {}),
                 "PYTHONUNBUFFERED": "1",
             },

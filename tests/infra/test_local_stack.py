@@ -349,6 +349,7 @@ def test_another_recipe_has_another_folder(tmp_path: Path, monkeypatch: pytest.M
 def test_nothing_listens_beyond_loopback(stack: Stack):
     own = {
         stack.mqtt_port,
+        stack.settings.mqtt_tls_port,
         stack.settings.kafka_port,
         stack.settings.kafka_controller_port,
         stack.settings.database_port,
