@@ -138,8 +138,13 @@ CROSS JOIN LATERAL touched_by(s.channel_id, from_us(s.start_us), from_us(s.end_u
                               s.has_import, s.has_export, s.has_interval) AS near
 CROSS JOIN LATERAL touched_by(s.channel_id, near.low, near.high, gap.width,
                               s.has_import, s.has_export, s.has_interval) AS far
-JOIN readings AS r ON r.channel_id = s.channel_id AND r.measured_at BETWEEN far.low AND far.high
-                  AND r.log_offset <= s.log_offset
+CROSS JOIN LATERAL (
+    SELECT measured_at, power_w, import_total_wh, export_total_wh, interval_s, interval_import_wh
+    FROM readings
+    WHERE channel_id = s.channel_id AND measured_at BETWEEN far.low AND far.high
+      AND log_offset <= s.log_offset
+    OFFSET 0  -- or all readings of the channel are joined with every span
+) AS r
 ORDER BY s.n, r.measured_at
 """
 Quantities = tuple[int, float | None, float | None, float | None, float | None, float | None]
