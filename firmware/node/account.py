@@ -53,8 +53,8 @@ def der(pem):
         raise BadAccount("mqtt: ca_pem is no certificate")
     try:
         return a2b_base64(pem[begin + len(head) : end].replace("\n", "").replace("\r", ""))
-    except ValueError as error:
-        raise BadAccount("mqtt: ca_pem is no certificate") from error
+    except ValueError:
+        raise BadAccount("mqtt: ca_pem is no certificate")
 
 
 def _text(document, name, default):

@@ -72,8 +72,8 @@ def _object(payload):
             depth -= 1
     try:
         said = json.loads(payload)
-    except (ValueError, UnicodeError) as error:
-        raise Refused("no JSON") from error
+    except (ValueError, UnicodeError):
+        raise Refused("no JSON")
     if not isinstance(said, dict):
         raise Refused("no JSON object")
     return said

@@ -49,8 +49,8 @@ class Commands:
     def _read(self, kind, payload):
         try:
             return read(kind, payload)
-        except MemoryError as error:
-            raise Refused("%d bytes need more memory than there is" % len(payload)) from error
+        except MemoryError:
+            raise Refused("%d bytes need more memory than there is" % len(payload))
 
     def step(self, now_ms):
         """Look again at what waits for the clock."""

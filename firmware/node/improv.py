@@ -63,8 +63,8 @@ def wifi_settings(data):
         raise BadPacket(INVALID_PACKET, "%d bytes too many" % len(rest))
     try:
         ssid, password = texts[0].decode(), texts[1].decode()
-    except UnicodeError as error:
-        raise BadPacket(INVALID_PACKET, "no UTF-8") from error
+    except UnicodeError:
+        raise BadPacket(INVALID_PACKET, "no UTF-8")
     if not 0 < len(texts[0]) <= 32 or len(texts[1]) > 64:
         raise BadPacket(INVALID_PACKET, "no network has such a name or password")
     return ssid, password

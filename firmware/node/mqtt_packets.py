@@ -94,8 +94,8 @@ def read_publish(first, body, length):
             raise BadPacket("packet id 0")
     try:
         topic = bytes(body[2:end]).decode()
-    except UnicodeError as error:
-        raise BadPacket("a topic that is not UTF-8") from error
+    except UnicodeError:
+        raise BadPacket("a topic that is not UTF-8")
     whole = len(body) == length
     return Publish(
         topic,

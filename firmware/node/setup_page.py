@@ -59,8 +59,8 @@ def parse_form(body):
         name, _, value = pair.partition(b"=")
         try:
             fields[_unquote(name).decode()] = _unquote(value).decode()
-        except (ValueError, UnicodeError) as error:
-            raise BadRequest(400, "a field that is no text") from error
+        except (ValueError, UnicodeError):
+            raise BadRequest(400, "a field that is no text")
     return fields
 
 
@@ -90,8 +90,8 @@ def account_of(fields, wifi=None):
                 "ca_pem": mqtt.get("caPem") or mqtt.get("ca_pem") or "",
             },
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadRequest(400, "mqttConfig is not what the API gave") from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadRequest(400, "mqttConfig is not what the API gave")
     return document
 
 
@@ -115,8 +115,8 @@ def _length(head):
         if name.strip().lower() == b"content-length":
             try:
                 length = int(value)
-            except ValueError as error:
-                raise BadRequest(400, "no length") from error
+            except ValueError:
+                raise BadRequest(400, "no length")
             if not 0 <= length <= MAX_REQUEST:
                 raise BadRequest(413, "too long")
             return length

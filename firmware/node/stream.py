@@ -10,7 +10,7 @@ import socket
 try:
     import ssl
 except ImportError:
-    import tls as ssl  # the unix port of Debian
+    import tls as ssl  # Debian's unix port: what `ssl` is made of, without names for arguments
 
 _IN_PROGRESS = (115, 119, 11)  # EINPROGRESS on Linux and lwIP, EAGAIN
 _AGAIN = (11, -26880, -26752)  # EAGAIN, and mbedTLS's "want read" and "want write"
@@ -28,9 +28,12 @@ def tls_context(ca_der):
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(cadata=ca_der)
-    except (AttributeError, TypeError, ValueError, OSError) as error:
-        raise Broken("this board cannot verify a certificate: %r" % (error,)) from error
+        if ssl.__name__ == "tls":
+            context.load_verify_locations(ca_der)
+        else:
+            context.load_verify_locations(cadata=ca_der)
+    except (AttributeError, NotImplementedError, TypeError, ValueError, OSError) as error:
+        raise Broken("this board cannot verify a certificate: %r" % (error,))
     return context
 
 
@@ -47,13 +50,13 @@ class Stream:
             self.socket = socket.socket(family, kind)
             self.socket.setblocking(False)
         except OSError as error:
-            raise Broken("no way to %s: %s" % (host, error)) from error
+            raise Broken("no way to %s: %s" % (host, error))
         try:
             self.socket.connect(address)
         except OSError as error:
             if error.errno not in _IN_PROGRESS:
                 self.close()
-                raise Broken("%s: %s" % (host, error)) from error
+                raise Broken("%s: %s" % (host, error))
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLOUT)
 
@@ -72,7 +75,7 @@ class Stream:
                     self.socket, server_hostname=self._host, do_handshake_on_connect=False
                 )
             except (OSError, ValueError) as error:
-                raise Broken("TLS with %s: %s" % (self._host, error)) from error
+                raise Broken("TLS with %s: %s" % (self._host, error))
         self.ready = True
         return True
 
@@ -81,10 +84,10 @@ class Stream:
         source = self._tls or self.socket
         try:
             got = source.readinto(view) if hasattr(source, "readinto") else source.recv_into(view)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: the certificate is not to be trusted
             if _is_again(error):
                 return 0
-            raise Broken("%s: %s" % (self._host, error)) from error
+            raise Broken("%s: %s" % (self._host, error))
         if got is None:
             return 0
         if got == 0:
@@ -96,10 +99,10 @@ class Stream:
         sink = self._tls or self.socket
         try:
             taken = sink.write(data) if hasattr(sink, "write") else sink.send(data)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: the certificate is not to be trusted
             if _is_again(error):
                 return 0
-            raise Broken("%s: %s" % (self._host, error)) from error
+            raise Broken("%s: %s" % (self._host, error))
         return taken or 0
 
     def close(self):
@@ -112,4 +115,4 @@ class Stream:
 
 
 def _is_again(error):
-    return error.errno in _AGAIN or "WantRead" in type(error).__name__
+    return getattr(error, "errno", None) in _AGAIN or "WantRead" in type(error).__name__

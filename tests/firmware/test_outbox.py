@@ -1,9 +1,10 @@
 """The outbox on flash: what was written is there after any power cut, in order, once."""
 
 import builtins
+import gc
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from node.outbox import TIMELESS, UNIX, UPTIME, Outbox
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 """A power cut closes no file."""
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """What a power cut left open is closed here, not in another test."""
+    yield
+    gc.collect()
+
 
 STARTED_MS = 1_763_700_000_000
 
