@@ -136,16 +136,17 @@ def test_energy_is_the_same_over_mqtt_over_http_and_over_both(pipeline: Pipeline
     meters = (over_mqtt, over_http, over_both)
     speaking = {over_mqtt, over_both}
     said_until_us = dict.fromkeys(speaking, begin_us)
-    done = threading.Event()
+    done, turn = threading.Event(), threading.Lock()
 
     def speak() -> None:
         """What each device that is on MQTT has to say since the last time."""
         while not done.wait(0.2):
-            for one in list(speaking):
-                now_us = clock.now_us()
-                if now_us > said_until_us[one]:
-                    one.say(said_until_us[one], now_us, 10 * SECOND_US)
-                    said_until_us[one] = now_us
+            with turn:
+                for one in speaking:
+                    now_us = clock.now_us()
+                    if now_us > said_until_us[one]:
+                        one.say(said_until_us[one], now_us, 10 * SECOND_US)
+                        said_until_us[one] = now_us
 
     voice = threading.Thread(target=speak)
     try:
@@ -160,14 +161,16 @@ def test_energy_is_the_same_over_mqtt_over_http_and_over_both(pipeline: Pipeline
             voice.start()
             wait_for(lambda: newest_us(pipeline, over_both) > begin_us + 5 * MINUTE_US, "MQTT")
 
-            speaking.discard(over_both)
-            over_both.cut()
+            with turn:
+                speaking.discard(over_both)
+                over_both.cut()
             asked = rows(pipeline, over_both, Source.POLL)
             wait_for(lambda: rows(pipeline, over_both, Source.POLL) > asked + 3, "HTTP")
 
-            over_both.connect(pipeline.stack.mqtt_port)
-            said_until_us[over_both] = clock.now_us()
-            speaking.add(over_both)
+            with turn:
+                over_both.connect(pipeline.stack.mqtt_port)
+                said_until_us[over_both] = clock.now_us()
+                speaking.add(over_both)
             wait_for(lambda: steps_back(pipeline, over_both), "it steps back")
 
             end_us = clock.stop()
