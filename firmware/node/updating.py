@@ -86,6 +86,8 @@ def run_update(hal, files, job, store, fetch):
                 raise Refused("damaged", "not downloaded within an hour")
         store.write({})
     except Refused as error:
+        if updates.report() is not None:
+            updates.reported()  # it says the same in fewer words
         answer["reason"] = "%s: %s" % (error.reason, error.detail)
         store.write({"answer": answer})
     hal.log("update_over", ready=updates.ready, why=answer.get("reason"))
