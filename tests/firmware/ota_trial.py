@@ -72,12 +72,18 @@ def on_cpython(chosen: list[Case]) -> Iterator[Verdict]:
 
 
 def on_micropython(chosen: list[Case]) -> Iterator[Verdict]:
-    """All cases in one process with a node's heap. Raises RuntimeError if it dies."""
+    """All cases in one process. Raises RuntimeError if it dies.
+
+    Its heap is twice a node's: the cases and the played flash lie in it as well.
+    """
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder) / "cases.jsonl"
         lines.write_text("".join(json.dumps(case) + "\n" for case in chosen))
         command = micropython(
-            locate(StackSettings().parts_dir), str(FOLDER / "ota_device.py"), str(lines)
+            locate(StackSettings().parts_dir),
+            str(FOLDER / "ota_device.py"),
+            str(lines),
+            heap="240K",
         )
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, env={"MICROPYPATH": str(FIRMWARE)}

@@ -54,7 +54,7 @@ def test_a_short_trial():
 @pytest.mark.skipif(
     not locate(StackSettings().parts_dir).complete, reason="the stack's parts are not built"
 )
-def test_the_same_on_micropython_with_the_heap_of_a_node():
+def test_the_same_on_micropython():
     chosen = list(cases(2 * len(KINDS), seed=12))
     verdicts = list(on_micropython(chosen))
     assert [verdict["number"] for verdict in verdicts] == list(range(len(chosen)))
