@@ -57,9 +57,16 @@ ORDER BY 1, 2, 3
 """
 _NOTE = """
 INSERT INTO backfill (device_id, component, start_at, end_at, asked_until)
-SELECT device_id, component, from_us(start_us), from_us(end_us), from_us(start_us)
+SELECT v.device_id, component, from_us(start_us), from_us(end_us),
+       greatest(from_us(start_us), date_trunc('minute', first.at + interval '59.999999 seconds'))
 FROM unnest(%s::int[], %s::text[], %s::bigint[], %s::bigint[])
      AS v (device_id, component, start_us, end_us)
+CROSS JOIN LATERAL (
+    SELECT min(measured_at) AS at FROM readings JOIN channel c USING (channel_id)
+    WHERE c.device_id = v.device_id AND import_total_wh IS NOT NULL
+      AND c.name = CASE component WHEN 'emdata:0' THEN 'total'
+                                  ELSE replace(component, 'em1data:', 'em1:') END
+) AS first
 ON CONFLICT (device_id, component, start_at) DO UPDATE
 SET end_at = greatest(backfill.end_at, excluded.end_at), asked_until = excluded.asked_until,
     done_at = NULL, tries = 0, next_try_at = now(), noted_at = now(), reason = NULL
@@ -69,6 +76,7 @@ SET end_at = greatest(backfill.end_at, excluded.end_at), asked_until = excluded.
 def note_silences(conn: psycopg.Connection[Any]) -> list[Silence]:
     """Note the silences that the ledger shows since the last look, each once.
 
+    Nothing is asked for from before the register's first reading: it would count beside it.
     One that was asked for, and changed afterwards without being mended, is asked for once more.
     """
     with conn.transaction():

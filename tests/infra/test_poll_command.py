@@ -185,3 +185,19 @@ def test_one_that_changed_and_was_not_mended_is_asked_for_once_more(conn: psycop
     (due,) = backfills.due_backfills(conn, [], 10)
     assert due.asked_until_us == silence.start_us
     assert silence.start_us % SECOND_US == 0
+
+
+def test_nothing_is_asked_for_from_before_the_first_reading(conn: psycopg.Connection):
+    meter = device(conn, METER, "total", "l1")
+    quarters(conn, meter, "total", 3)
+    first_us = hour_us(conn, 3) + 90 * SECOND_US
+    conn.execute(
+        "INSERT INTO readings (channel_id, measured_at, received_at, log_offset, clock, source, "
+        "import_total_wh) SELECT channel_id, from_us(%s), now(), 1, 0, 0, 5 FROM channel "
+        "WHERE device_id = %s AND name = 'total'",
+        [first_us, meter],
+    )
+    (silence,) = backfills.note_silences(conn)
+    assert silence.start_us == hour_us(conn, 3.25)
+    (due,) = backfills.due_backfills(conn, [], 10)
+    assert due.asked_until_us == hour_us(conn, 3) + 120 * SECOND_US
