@@ -117,8 +117,8 @@ def _rights(family: str, names: list[str]) -> Rights:
     match family:
         case "homesync":
             base = f"homesync/{names[0]}/nodes/{node}"
-            says = ("telemetry/#", "status", "online", "response/#", "ota/request")
-            hears = ("command/#", "ack", "time", "ota/chunk")
+            says = ("telemetry/#", "status", "online", "response/#")
+            hears = ("command/#", "ack")
             return Rights(_below(base, says), _below(base, hears))
         case "wattaway":
             base = f"devices/{node}"
