@@ -177,7 +177,7 @@ def accept(conn: Connection, device_id: int, ask: Ask, issued_by: str) -> Comman
                 "the device is offline; ask again when it is back, or with queue_while_offline"
             )
         _check_rate(rule, ask.kind, nth_last_at, now)
-        channel, kind = ask.channel, ask.kind
+        channel, kind, pending = ask.channel, ask.kind, None
         parameters = dict(ask.parameters)
         if ask.kind in SWITCHING:
             channel = relay_of(ask.channel, relays or {})
@@ -191,7 +191,7 @@ def accept(conn: Connection, device_id: int, ask: Ask, issued_by: str) -> Comman
         expires_in_s = rule.expires_in_s if ask.expires_in_s is None else ask.expires_in_s
         text = Jsonb(parameters)
         command_id = new_id(now)
-        if kind in SWITCHING:
+        if pending is not None:
             conn.execute(
                 _SUPERSEDE,
                 {"id": command_id, "device": device_id, "seq": seq, "channel": channel},
