@@ -62,7 +62,7 @@ def cycle_of(month: Month, zone: ZoneInfo, cycle_day: int = 1) -> Cycle:
 
 
 def begins_on(month: Month, cycle_day: int) -> date:
-    """The first day of the cycle of `month`; it is the day after the cycle before. Raises BadUsage."""
+    """The first day of the cycle of `month`, the day after the one before. Raises BadUsage."""
     if not 1 <= cycle_day <= 31:
         raise BadUsage(f"the meter-reading day {cycle_day} is no day of a month; give 1 to 31")
     first = month if cycle_day == 1 else month.plus(-1)
