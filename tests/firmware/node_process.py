@@ -15,7 +15,7 @@ from infra.local.micropython import micropython
 from infra.local.parts import Parts
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
-LONGEST_S = 100.0
+LONGEST_S = 400.0
 
 
 def stored(document: object) -> bytes:
@@ -64,6 +64,10 @@ class NodeProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
         self._process.wait(30)
+
+    def end(self) -> None:
+        if self.running:
+            self.kill()
 
     def wait_exit(self) -> int:
         assert self._process is not None
