@@ -119,7 +119,7 @@ class Turn(StrEnum):
     CLEARED = "cleared"  # late data, or a greater budget, took it back
 
 
-class BudgetAlert(msgspec.Struct, omit_defaults=True):
+class BudgetAlert(msgspec.Struct):
     """A budget reached a level, or late data took that back; as on `energy.alert.v1`.
 
     `alert_id` is the event's own and the same however often it is delivered: drop what you have

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from ingest.decoders.topic_table import address_of
 from schemas import generate
 from schemas.announcements import DeviceSaid, PackedReadings, RefusedHeaders
+from schemas.bill import BillIssued
 from schemas.command import CommandEvent, CommandRequest, CommandState, Kind
 from schemas.cost import (
     Amount,
@@ -28,6 +29,7 @@ from schemas.cost import (
 )
 from schemas.device import Event, State
 from schemas.homesync import Ack
+from schemas.presence import DeviceAlert, PresenceReason
 from schemas.reading import Clock, Reading, Values
 from schemas.topics import TOPICS
 from schemas.usage import Quality, UsageWindow, Why
@@ -244,6 +246,30 @@ ENCODED = {
         quarter=Amount(*SPENT),
         projected=Projected(*SPENT, Method.HOUR),
         budgets=[BudgetStatus(3, "February", BudgetPeriod.MONTH, "1000", "THB", NOW, NOW, "812.5")],
+    ),
+    "bill_issued": BillIssued(
+        "h",
+        7,
+        "2026-02",
+        2,
+        NOW,
+        NOW,
+        "mea-1.2",
+        "THB",
+        "1523.75",
+        "345.000000",
+        "0" * 64,
+        NOW,
+        "-2.10",
+    ),
+    "device_alert": DeviceAlert(
+        "1:2",
+        "h",
+        3,
+        "homesync:h/n",
+        Turn.RAISED,
+        NOW,
+        PresenceReason.SILENCE,
     ),
     "budget_alert": BudgetAlert(
         "budget/3/month/2026-02-01/1",
