@@ -156,8 +156,8 @@ def test_a_new_connection_is_well_after_a_reset_unless_refused(proxy: Proxy, cli
         assert said(again, b"again") == b"again"
     proxy.set(Trouble(refused=True))
     with (
+        pytest.raises(ConnectionResetError),  # of the connect already, if it comes that early
         socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as refused,
-        pytest.raises(ConnectionResetError),
     ):
         refused.recv(1)
 
@@ -193,7 +193,7 @@ def test_nobody_listening_is_a_reset():
         port = nobody.getsockname()[1]
     with (
         Proxies({HOP: port}) as proxies,
-        socket.create_connection(("127.0.0.1", proxies[HOP].port), timeout=5) as client,
         pytest.raises(ConnectionResetError),
+        socket.create_connection(("127.0.0.1", proxies[HOP].port), timeout=5) as client,
     ):
         client.recv(1)

@@ -125,13 +125,15 @@ def test_silence_farewell_return_kill_and_replay(
     )
     assert [turn for _, turn in turns] == (["raised", "cleared"] * len(raised))[: len(turns)]
     assert {one["home_id"] for one in found.values()} == {home}
-    states = topics.of(DEVICE.name, lambda one: one.key == str(device_id))
-    fields = {
-        name: value
-        for state in states[-1].document["states"]
-        for name, value in state["fields"].items()
-    }
-    assert fields["presence"] == "offline"
+
+    def told() -> object:
+        states = topics.of(DEVICE.name, lambda one: one.key == str(device_id))
+        fields: dict[str, object] = {}
+        for state in states[-1].document["states"]:
+            fields |= state["fields"]
+        return fields["presence"]
+
+    wait_for(lambda: told() == "offline", "the topic has the newest presence")
 
     end(process, signal.SIGTERM)
     whole = rows()

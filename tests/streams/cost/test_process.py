@@ -255,6 +255,7 @@ def test_killed_at_any_time_it_tells_no_wrong_cost_and_each_alert_once(
     assert all(one.alert_id.startswith(prefix) for one in alerts)
 
     #  the first day was half of that: late, while nobody works
+    process.wait_up()
     assert process.end(signal.SIGTERM) == 0
     for index in range(96):
         energies[index] //= 2
