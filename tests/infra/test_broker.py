@@ -382,7 +382,7 @@ def test_the_uplink_has_the_rights_it_needs_and_no_more(strict, strict_device):
     with connected(strict, **service) as poller:
         assert poller.subscribe("#", "homesync/+/nodes/+/telemetry/+") == [NOT_AUTHORIZED] * 2
         assert poller.subscribe("meterstream/+/rpc", "m/events/rpc", "m/status/+") == [1] * 3
-        for topic in ("homesync/h1/nodes/n1/command/relay", "m/events/rpc", "m/command/switch:0"):
+        for topic in ("homesync/h1/nodes/n1/command/relay", "m/status/em:0", "m/command/switch:0"):
             assert poller.publish(topic) == NOT_AUTHORIZED
         assert poller.publish("a/b/rpc") in (0, 16)
 

@@ -100,6 +100,7 @@ def test_an_uplink_that_acknowledges_before_kafka_turns_the_accounting_red(
         pipeline.stack.start_process("uplink")
     output, errors = load.communicate(timeout=280)
     assert load.returncode == 1, errors
+    assert output, errors
     report = json.loads(output)
     with capsys.disabled():
         print(f"\nplanted: {report['lost']} of {report['readings_sent']} lost, exit 1")
