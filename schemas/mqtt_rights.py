@@ -117,9 +117,8 @@ def _rights(family: str, names: list[str]) -> Rights:
     match family:
         case "homesync":
             base = f"homesync/{names[0]}/nodes/{node}"
-            says = ("telemetry/#", "status", "online", "response/#")
-            hears = ("command/#", "ack")
-            return Rights(_below(base, says), _below(base, hears))
+            node_says = ("telemetry/#", "status", "online", "response/#")
+            return Rights(_below(base, node_says), _below(base, ("command/#", "ack")))
         case "wattaway":
             base = f"devices/{node}"
             return Rights(_below(base, ("data", "status")), _below(base, ("commands",)))
