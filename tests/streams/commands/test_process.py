@@ -200,8 +200,7 @@ def own_events(stack: Stack) -> dict[str, list[CommandEvent]]:
             if message.error():
                 continue
             headers = dict(message.headers() or [])
-            assert message.key() is not None
-            if headers["source"] == b"commands":
+            if headers.get("source") == b"commands":
                 event = msgspec.json.decode(message.value() or b"", type=CommandEvent)
                 assert message.key() == str(event.device_id).encode()
                 found.setdefault(headers["ce_id"].decode(), []).append(event)
