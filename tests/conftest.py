@@ -7,12 +7,20 @@ import pytest
 from hypothesis import settings
 
 from infra.local import Stack, StackSettings, start
+from infra.local.parts import Parts, ensure
+from infra.local.stack import silent
 
 # HYPOTHESIS_PROFILE=long pytest tests/…_machine.py: hours rather than seconds.
 # No deadlines: how long an example takes is this machine's business.
 settings.register_profile("usual", deadline=None)
 settings.register_profile("long", max_examples=20_000, stateful_step_count=100, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
+
+
+@pytest.fixture(scope="session")
+def parts() -> Parts:
+    """The servers' programs, MicroPython among them; built if missing."""
+    return ensure(StackSettings().parts_dir, silent)
 
 
 @pytest.fixture(scope="session")

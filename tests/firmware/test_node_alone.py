@@ -9,20 +9,11 @@ from node.outbox import Outbox
 from node_process import NodeProcess
 from simulated_pzem import SimulatedPzem
 
-from infra.local.parts import Parts, locate
-from infra.local.settings import StackSettings
+from infra.local.parts import Parts
 
 ACCOUNT = {"home": "h", "node": "n", "mqtt": {"host": "127.0.0.1", "port": 1}}
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
-
-@pytest.fixture
-def parts() -> Parts:
-    built = locate(StackSettings().parts_dir)
-    if not built.complete:
-        pytest.skip("the stack's parts are not built")
-    return built
 
 
 @pytest.fixture

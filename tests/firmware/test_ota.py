@@ -15,8 +15,6 @@ import ota.trust  # noqa: E402
 import ota.updates  # noqa: E402
 import ota_device  # noqa: E402
 
-from infra.local.parts import locate  # noqa: E402
-from infra.local.settings import StackSettings  # noqa: E402
 from tests.firmware.ota_cases import KINDS, Case, Workshop, cases  # noqa: E402
 from tests.firmware.ota_trial import every_cut, faults_of, on_cpython, on_micropython  # noqa: E402
 
@@ -51,9 +49,7 @@ def test_a_short_trial():
     assert wrong(chosen) == []
 
 
-@pytest.mark.skipif(
-    not locate(StackSettings().parts_dir).complete, reason="the stack's parts are not built"
-)
+@pytest.mark.usefixtures("parts")
 def test_the_same_on_micropython():
     chosen = list(cases(2 * len(KINDS), seed=12))
     verdicts = list(on_micropython(chosen))
