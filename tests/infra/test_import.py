@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 import typer
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 from typer.testing import CliRunner
@@ -28,6 +27,7 @@ from schemas.connections import MqttConnection
 from schemas.topics import RAW
 from schemas.units import DAY_US
 from sinks.registry import NameTaken, claim_device, resolve_device
+from tests.whole_topic import read_topic
 
 pytestmark = pytest.mark.stack
 LONDON = ZoneInfo("Europe/London")
@@ -61,19 +61,15 @@ def test_rows_become_records_of_the_device_with_their_own_times(ready: Stack, co
     assert (device.zone, device.gap_limit_s) == ("Europe/London", 60)
     survey = survey_file(house, layout_named("refit"), LONDON)
     part = partition_of(node.address.encode(), RAW.partitions)
-    consumer = Consumer({"bootstrap.servers": ready.kafka_bootstrap, "group.id": "test-import"})
-    consumer.assign([TopicPartition(RAW.name, part, OFFSET_BEGINNING)])
     counted: list[int] = []
     with RawLog(ready.kafka_bootstrap) as log:
         import_.write_rows(survey, node, log, counted.append)
-    records = [
-        one for one in consumer.consume(1000, timeout=3) if one.key() == node.address.encode()
-    ]
-    consumer.close()
+    everything = read_topic(ready.kafka_bootstrap, RAW.name)
+    records = [one for one in everything if one.key() == node.address.encode()]
     assert len(records) == sum(counted) == 19
     energy_wh = 0.0
     for record in records:
-        assert record.key() == node.address.encode()
+        assert record.partition() == part
         headers = dict(record.headers())
         assert [name for name, _ in record.headers()] == [
             "mqtt_topic", "received_at", "source", "shard",

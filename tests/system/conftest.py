@@ -20,7 +20,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -30,6 +29,7 @@ from schemas.homesync import ack_topic, telemetry_topic
 from schemas.topics import RAW
 from schemas.units import MINUTE_US, SECOND_US
 from sinks.finality import log_ends, records_behind, wait_final
+from tests.whole_topic import read_topic
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 DATA = PROJECT_ROOT.parent / "shared" / "data" / "household"
@@ -318,36 +318,14 @@ class TopicReader:
         self._bootstrap = stack.kafka_bootstrap
 
     def read(self, topic: str) -> list[Record]:
-        ends = log_ends(self._bootstrap, topic)
-        left = {part for part, end in ends.items() if end}
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._bootstrap,
-                "group.id": "system-tests",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "fetch.message.max.bytes": 4 * 1024 * 1024,
-                "log_level": 0,
-            }
-        )
-        consumer.assign([TopicPartition(topic, part, OFFSET_BEGINNING) for part in left])
-        found = []
-        deadline = time.monotonic() + LONGEST_S
-        while left:
-            assert time.monotonic() < deadline, f"{topic}: partitions {left} not read"
-            for message in consumer.consume(5000, 0.2):
-                if message.error():
-                    left.discard(message.partition())
-                    continue
-                found.append(
-                    Record(
-                        (message.key() or b"").decode(),
-                        message.value() or b"",
-                        dict(message.headers() or []),
-                    )
-                )
-        consumer.close()
-        return found
+        return [
+            Record(
+                (message.key() or b"").decode(),
+                message.value() or b"",
+                dict(message.headers() or []),
+            )
+            for message in read_topic(self._bootstrap, topic)
+        ]
 
     def of(self, topic: str, what: Callable[[Record], bool], count: int = 1) -> list[Record]:
         """The records that are `what`, as soon as there are so many."""

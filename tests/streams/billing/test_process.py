@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from infra.local import Stack
 from infra.local.settings import PROJECT_ROOT
@@ -21,10 +20,10 @@ from schemas.bill import BILL_ISSUED, BillIssued
 from schemas.topics import COST
 from sinks.advisory_locks import Lock
 from sinks.contracts import set_contract, set_home
-from sinks.finality import log_ends
 from sinks.migrate import migrate
 from streams.tariffs.contract import Contract
 from streams.tariffs.loading import known_tariffs
+from tests.whole_topic import read_topic
 
 pytestmark = pytest.mark.stack
 
@@ -161,24 +160,12 @@ def test_each_bill_is_issued_once_through_kills_a_rival_and_a_cut_connection(
 
 def told_bills(stack: Stack) -> dict[str, BillIssued]:
     """By identity; what came more than once said the same each time."""
-    ends = {part: end for part, end in log_ends(stack.kafka_bootstrap, COST.name).items() if end}
-    consumer = Consumer(
-        {"bootstrap.servers": stack.kafka_bootstrap, "group.id": "billing-tests",
-         "enable.auto.commit": False}
-    )  # fmt: skip
-    consumer.assign([TopicPartition(COST.name, part, OFFSET_BEGINNING) for part in ends])
-    left, found = sum(ends.values()), {}
-    deadline = time.monotonic() + LONGEST_S
-    while left:
-        assert time.monotonic() < deadline, f"{left} records not read"
-        for message in consumer.consume(1000, 0.2):
-            assert message.error() is None
-            left -= 1
-            headers = dict(message.headers() or [])
-            if headers["ce_type"].decode() != BILL_ISSUED:
-                continue
-            said = msgspec.json.decode(message.value() or b"", type=BillIssued)
-            assert message.key() == said.home_id.encode()
-            assert found.setdefault(headers["ce_id"].decode(), said) == said
-    consumer.close()
+    found: dict[str, BillIssued] = {}
+    for message in read_topic(stack.kafka_bootstrap, COST.name):
+        headers = dict(message.headers() or [])
+        if headers["ce_type"].decode() != BILL_ISSUED:
+            continue
+        said = msgspec.json.decode(message.value() or b"", type=BillIssued)
+        assert message.key() == said.home_id.encode()
+        assert found.setdefault(headers["ce_id"].decode(), said) == said
     return found

@@ -26,10 +26,10 @@ from psycopg.types.json import Jsonb
 from infra.local import Stack
 from infra.local.topics import create_topics
 from schemas.command import CommandEvent, CommandRequest, CommandState, Kind
-from schemas.topics import COMMAND_EVENT, COMMAND_REQUEST, PARTITIONER, Topic
+from schemas.topics import COMMAND_EVENT, COMMAND_REQUEST, PARTITIONER
 from sinks.commands import Ask, CommandRow, accept, find_all, history, set_switch_interval
-from sinks.finality import log_ends
 from sinks.migrate import migrate
+from tests.whole_topic import read_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -120,7 +120,13 @@ class Far:
         self._thread.join()
 
     def _work(self) -> None:
-        consumer = everything(self._bootstrap, COMMAND_REQUEST, "far")
+        consumer = Consumer(
+            {"bootstrap.servers": self._bootstrap, "group.id": "far", "enable.auto.commit": False}
+        )
+        parts = range(COMMAND_REQUEST.partitions)
+        consumer.assign(
+            [TopicPartition(COMMAND_REQUEST.name, part, OFFSET_BEGINNING) for part in parts]
+        )
         producer = Producer(
             {"bootstrap.servers": self._bootstrap, "partitioner": PARTITIONER, "linger.ms": 0}
         )
@@ -179,34 +185,15 @@ def relay(conn: psycopg.Connection[Any], device_id: int, is_on: bool) -> None:
     )
 
 
-def everything(bootstrap: str, topic: Topic, group: str) -> Consumer:
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False}
-    )
-    consumer.assign(
-        [TopicPartition(topic.name, part, OFFSET_BEGINNING) for part in range(topic.partitions)]
-    )
-    return consumer
-
-
 def own_events(stack: Stack) -> dict[str, list[CommandEvent]]:
     """By identity: what the process has told, each as often as it is in Kafka."""
-    ends = log_ends(stack.kafka_bootstrap, COMMAND_EVENT.name)
-    left = {part for part, end in ends.items() if end}
-    consumer = everything(stack.kafka_bootstrap, COMMAND_EVENT, "reader")
     found: dict[str, list[CommandEvent]] = {}
-    while left:
-        for message in consumer.consume(1000, 1.0):
-            if message.error():
-                continue
-            headers = dict(message.headers() or [])
-            if headers.get("source") == b"commands":
-                event = msgspec.json.decode(message.value() or b"", type=CommandEvent)
-                assert message.key() == str(event.device_id).encode()
-                found.setdefault(headers["ce_id"].decode(), []).append(event)
-            if message.offset() + 1 >= ends[message.partition()]:
-                left.discard(message.partition())
-    consumer.close()
+    for message in read_topic(stack.kafka_bootstrap, COMMAND_EVENT.name):
+        headers = dict(message.headers() or [])
+        if headers.get("source") == b"commands":
+            event = msgspec.json.decode(message.value() or b"", type=CommandEvent)
+            assert message.key() == str(event.device_id).encode()
+            found.setdefault(headers["ce_id"].decode(), []).append(event)
     return found
 
 

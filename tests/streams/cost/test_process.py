@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import psycopg
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from infra.local import Stack
 from infra.local.topics import create_topics
@@ -38,6 +38,7 @@ from streams.tariffs.contract import Contract, cycle_for, rate_contract
 from streams.tariffs.ledger import Ledger
 from streams.tariffs.loading import known_tariffs
 from streams.tariffs.month import QUARTER, Month
+from tests.whole_topic import read_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -126,29 +127,13 @@ def wait_for(condition: Callable[[], Any], what: str) -> None:
 
 def read(stack: Stack, topic: Topic) -> list[tuple[str, bytes]]:
     """Identity and value of each record, in the order of its partition."""
-    ends = log_ends(stack.kafka_bootstrap, topic.name)
-    left = {part for part, end in ends.items() if end}
-    consumer = Consumer(
-        {
-            "bootstrap.servers": stack.kafka_bootstrap,
-            "group.id": "cost-tests",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-        }
-    )
-    consumer.assign([TopicPartition(topic.name, part, OFFSET_BEGINNING) for part in left])
     found = []
-    while left:
-        for message in consumer.consume(1000, 1.0):
-            if message.error():
-                left.discard(message.partition())
-                continue
-            headers = dict(message.headers() or [])
-            if headers["ce_type"] != topic.name.encode():
-                continue  # an issued bill of another test
-            assert message.key() == b"h1"
-            found.append((headers["ce_id"].decode(), message.value() or b""))
-    consumer.close()
+    for message in read_topic(stack.kafka_bootstrap, topic.name):
+        headers = dict(message.headers() or [])
+        if headers["ce_type"] != topic.name.encode():
+            continue  # an issued bill of another test
+        assert message.key() == b"h1"
+        found.append((headers["ce_id"].decode(), message.value() or b""))
     return found
 
 
