@@ -108,6 +108,11 @@ class Projected(Amount):
     """The whole cycle, if the hours to come are like those of the last 28 days."""
 
     method: MethodName
+    assumed_prices: int = Field(
+        default=0,
+        description="Of its quarter hours: those without a spot price yet, which take the mean of "
+        "the same time of day of the last seven days.",
+    )
 
 
 class HomeCost(Answer):
@@ -126,6 +131,7 @@ class HomeCost(Answer):
     today: Amount | None = None
     cycle: Amount | None = Field(default=None, description="Its `with_service` is the bill so far.")
     projected: Projected | None = None
+    not_projected: str | None = Field(default=None, description="Why `projected` is null.")
     missing_quarters: int = Field(default=0, description="Of the cycle so far, without energy.")
     budgets: list[BudgetStatus] = Field(default=[])
     revision: int = 0

@@ -44,9 +44,14 @@ class Amount(msgspec.Struct, frozen=True):
 
 
 class Projected(Amount, frozen=True):
-    """A whole cycle as it will be if the hours to come are like those of the last weeks."""
+    """A whole cycle as it will be if the hours to come are like those of the last weeks.
+
+    `assumed_prices` is how many of its quarter hours have no spot price yet: each takes the mean
+    of the same time of day of the last seven days.
+    """
 
     method: Method
+    assumed_prices: int = 0
 
 
 class BudgetPeriod(StrEnum):
@@ -85,7 +90,7 @@ class HomeCost(msgspec.Struct, omit_defaults=True):
     `quarter`, `today` and `cycle` end at `at`; `cycle.with_service` is the bill of the cycle's
     ledger until then, to the smallest unit. `missing_quarters` of the cycle have no energy: no
     meter spoke. In any other state than `running` the amounts are absent and `problem` says what
-    to do. Keep the highest `revision` of a home.
+    to do. `not_projected` says why `projected` is absent. Keep the highest `revision` of a home.
     """
 
     home_id: str
@@ -99,6 +104,7 @@ class HomeCost(msgspec.Struct, omit_defaults=True):
     today: Amount | None = None
     cycle: Amount | None = None
     projected: Projected | None = None
+    not_projected: str | None = None
     missing_quarters: int = 0
     budgets: list[BudgetStatus] = msgspec.field(default_factory=list)
     revision: int = 0

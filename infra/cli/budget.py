@@ -50,6 +50,8 @@ def cost(home: HomeId, as_json: Json = False) -> None:
     rows = [{"": name, **document[name]} for name in parts if document.get(name)]
     print(document.get("problem") or f"{document['tariff_id']} {document['currency']}")
     tell(rows, False)
+    if document.get("not_projected"):
+        print(f"not projected: {document['not_projected']}")
 
 
 def set_budget(

@@ -28,10 +28,11 @@ class NoContract(TariffError):
     """No contract of the home holds for the cycle that an instant lies in."""
 
 
-Prices = Callable[[str, Cycle], SpotPrices]
+Prices = Callable[[str, Span], SpotPrices]
+"""Those of a market within a span, as far as they are known."""
 
 
-def no_prices(market: str, _cycle: Cycle) -> SpotPrices:
+def no_prices(market: str, _span: Span) -> SpotPrices:
     return SpotPrices(market, {})
 
 
@@ -74,7 +75,7 @@ class Costing:
     """The contracts of one home, and the terms of its cycles as far as they were asked for.
 
     `history` is the use of the billing months that are over; that under the contract of a month
-    decides its category. `prices` has those of a market over a cycle, as far as they are known.
+    decides its category.
     """
 
     catalogue: Catalogue
@@ -99,7 +100,7 @@ class Costing:
             rates = self.catalogue.rates(tariff_id, cycle.month)
             base = _base(self.catalogue, tariff_id, cycle)
             market = rates.rates.spot
-            spot = None if market is None else self.prices(market, cycle)
+            spot = None if market is None else self.prices(market, Span(cycle.start, cycle.end))
             self._terms[cycle.month] = Terms(cycle, rates, base, spot)
         return self._terms[cycle.month]
 

@@ -1,7 +1,7 @@
 """One home: what it costs now, how its budgets stand, and what there is to tell of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
@@ -23,10 +23,12 @@ from streams.cost.costing import (
     Account,
     Costing,
     NoContract,
+    Terms,
     Used,
     energy_uwh_between,
 )
 from streams.cost.days import Span, civil_day, civil_month, day_at, midnight
+from streams.cost.expected_prices import ExpectedPrices
 from streams.cost.projection import LOOK_BACK_DAYS, Outlook
 from streams.tariffs.errors import NotKnown, TariffError
 from streams.tariffs.month import QUARTER
@@ -69,7 +71,8 @@ class _Ledgers:
         self.book = book
         self.outlook = Outlook(book)
         self.measured = Account(home.costing, book)
-        self.projected = Account(home.costing, self.outlook)
+        expected = ExpectedPrices(home.costing.prices, book.at, home.zone)
+        self.projected = Account(replace(home.costing, prices=expected), self.outlook)
 
 
 def _newest(home: Home, book: Book) -> Span:
@@ -151,7 +154,7 @@ def _running(home: Home, ledgers: _Ledgers) -> HomeCost:
         told.quarter = _amount(newest, ledgers.measured.between(newest))
         told.today = _amount(today, ledgers.measured.between(today))
         told.cycle = _amount(so_far, ledgers.measured.between(so_far))
-        told.projected = _projected(ledgers, terms.span)
+        told.projected, told.not_projected = _projected(ledgers, terms)
     except NoContract as error:
         return HomeCost(home.home_id, CostState.NO_CONTRACT, book.at, str(error))
     except _Unmetered as error:
@@ -166,15 +169,23 @@ def _running(home: Home, ledgers: _Ledgers) -> HomeCost:
     return told
 
 
-def _projected(ledgers: _Ledgers, cycle: Span) -> Projected | None:
-    """None without any energy, and where a price to come is not known yet."""
+def _projected(ledgers: _Ledgers, terms: Terms) -> tuple[Projected | None, str | None]:
+    """The cycle as it will be, or why that cannot be said."""
     method = ledgers.outlook.method
     if method is None:
-        return None
+        return None, f"no quarter hour of the last {LOOK_BACK_DAYS} days was measured"
     try:
-        return Projected(*_columns(cycle, ledgers.projected.between(cycle)), method)
-    except NotKnown:
-        return None
+        columns = _columns(terms.span, ledgers.projected.between(terms.span))
+    except NotKnown as error:
+        return None, str(error)
+    return Projected(*columns, method, _assumed_prices(ledgers, terms)), None
+
+
+def _assumed_prices(ledgers: _Ledgers, terms: Terms) -> int:
+    expected = ledgers.projected.costing.terms_at(terms.cycle.start).spot
+    if terms.spot is None or expected is None:
+        return 0
+    return len(expected.by_instant) - len(terms.spot.by_instant)
 
 
 class _Checked:

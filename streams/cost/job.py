@@ -53,6 +53,7 @@ class CostJob:
         self._catalogue = catalogue
         self._books: OrderedDict[str, Book] = OrderedDict()
         self._histories: dict[str, _History] = {}
+        self._prices: dict[tuple[str, Span], SpotPrices] = {}
         conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 
     def usage_changed(self, changed: Changed) -> int:
@@ -81,6 +82,7 @@ class CostJob:
     def _assess(self, changed: Mapping[str, set[datetime]]) -> None:
         if not changed:
             return
+        self._prices.clear()
         found = costs.load_homes(self._conn, list(changed))
         homes = {row.home_id: self._home(row, changed[row.home_id]) for row in found}
         books = {row.home_id: self._book(row, changed[row.home_id]) for row in found if row.at}
@@ -115,7 +117,7 @@ class CostJob:
                 row.zone,
                 row.contracts,
                 self._history(row, changed),
-                self._prices,
+                self._prices_of,
             ),
             row.meter_problem,
             row.budgets,
@@ -123,8 +125,11 @@ class CostJob:
             row.metered,
         )
 
-    def _prices(self, market: str, cycle: Cycle) -> SpotPrices:
-        return prices_of(self._conn, market, cycle.start, cycle.end)
+    def _prices_of(self, market: str, span: Span) -> SpotPrices:
+        """Read once for all homes of a batch."""
+        if (market, span) not in self._prices:
+            self._prices[market, span] = prices_of(self._conn, market, span.start, span.end)
+        return self._prices[market, span]
 
     def _history(self, row: HomeRow, changed: set[datetime]) -> Sequence[MonthUse]:
         """The use of the home's months, where its category depends on it."""

@@ -244,7 +244,7 @@ ENCODED = {
         NOW,
         month="2026-02",
         quarter=Amount(*SPENT),
-        projected=Projected(*SPENT, Method.HOUR),
+        projected=Projected(*SPENT, Method.HOUR, assumed_prices=96),
         budgets=[BudgetStatus(3, "February", BudgetPeriod.MONTH, "1000", "THB", NOW, NOW, "812.5")],
     ),
     "bill_issued": BillIssued(

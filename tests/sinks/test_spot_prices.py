@@ -171,7 +171,16 @@ def test_the_running_cost_follows_the_market_and_waits_for_its_prices(
     assert (known.state, known.at) == (CostState.RUNNING, START + timedelta(hours=1))
     assert known.cycle is not None
     assert known.cycle.with_service == str(draft(db, catalogue, home, MARCH).bill.total) == "0.48"
-    assert known.projected is None, "the prices of the rest are not known"
+    assert known.projected is not None
+    #  1 kWh in each quarter hour at the mean of the four known ones: 0.10 + 19 %
+    assert known.projected.assumed_prices == QUARTERS - 4
+    assert known.projected.with_service == f"{Decimal('0.1') * QUARTERS * Decimal('1.19'):.2f}"
+    keep(db, catalogue, [*PRICES, *["0.20"] * (QUARTERS - 4)])
+    work_off(db, catalogue)
+    sure = cost_of(db, home)
+    assert sure is not None
+    assert sure.projected is not None
+    assert sure.projected.assumed_prices == 0
 
 
 def test_tariffs_of_markets_are_compared_by_their_own_prices(
