@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import psycopg
@@ -20,7 +19,7 @@ from streams.billing.canonical import canonical, sha256_of
 from streams.billing.document import Measured, Payer, bill_document
 from streams.tariffs.catalogue import Catalogue, MonthRates
 from streams.tariffs.category import MonthUse, billed_tariff
-from streams.tariffs.contract import Contract, agreed_for
+from streams.tariffs.contract import Contract, agreed_for, cycle_by
 from streams.tariffs.errors import BadUsage
 from streams.tariffs.ledger import Ledger
 from streams.tariffs.month import Cycle, Month, cycle_of
@@ -61,7 +60,7 @@ def draft(
     home = find_home(conn, home_id)
     held = contracts(conn, home_id)
     if tariff_id is not None:
-        cycle = _cycle(held, month, catalogue.tariff(tariff_id).zone)
+        cycle = cycle_by(held, month, catalogue.tariff(tariff_id).zone)
         found = ledger_of(conn, home_id, cycle.start, cycle.end)
         contract = None
     else:
@@ -153,14 +152,6 @@ def _draft(catalogue: Catalogue, payer: Payer, bill: RatedBill, found: HomeLedge
         found.complete,
         found.changed_at or bill.cycle.start,
     )
-
-
-def _cycle(held: Sequence[Contract], month: Month, zone: ZoneInfo) -> Cycle:
-    """That of the home, by the midnights of `zone`; the calendar month without a contract."""
-    try:
-        return agreed_for(held, month, zone).cycle
-    except BadUsage:
-        return cycle_of(month, zone)
 
 
 def _meters(conn: psycopg.Connection[Any], home_id: str, cycle: Cycle) -> list[str]:

@@ -106,7 +106,8 @@ def list_tariffs() -> models.TariffList:
 def compare_tariffs(home_id: HomeId, body: models.WhatIf, conn: Reading) -> models.Offers:
     """What the home's own energy of an interval costs by several tariffs, cheapest first.
 
-    Each billing month that the interval touches is rated by itself; its fixed charges count whole.
+    Each billing month that the interval touches is rated by itself, by the meter-reading day of
+    then; its fixed charges count whole.
     """
     if (body.to - body.from_).days > LONGEST_WHAT_IF_DAYS:
         raise invalid("from", "the interval is longer than three years", "ask for a shorter one")
@@ -114,10 +115,9 @@ def compare_tariffs(home_id: HomeId, body: models.WhatIf, conn: Reading) -> mode
     held = contracts(conn, home_id)
     ledger = ledger_of(conn, home_id, body.from_, body.to).ledger
     known = known_tariffs()
-    cycle_day = held[-1].cycle_day if held else 1
     wanted = body.tariffs or known.ids
     spot = prices_by_market(conn, known, wanted, body.from_, body.to)
-    offers = what_if.compare(known, wanted, ledger, cycle_day, spot)
+    offers = what_if.compare(known, wanted, ledger, held, spot)
     if body.tariffs is None:
         offers = [offer for offer in offers if offer.unknown is None]
     return models.Offers(items=what_if.told(offers, ledger))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sinks.bill_reading import Asked
     from sinks.contracts import HomeLedger
     from sinks.registry import DeviceRow
+    from streams.tariffs.contract import Contract
     from streams.tariffs.month import Month
 
 LEAST_WIDTH = 120
@@ -103,21 +104,20 @@ def compare(
     from streams.tariffs.errors import NotKnown
     from streams.tariffs.loading import known_tariffs
 
-    catalogue = known_tariffs()
-    wanted = catalogue.ids if tariffs is None else [one.strip() for one in tariffs.split(",")]
     with told(), _snapshot() as conn:
+        catalogue = known_tariffs()
+        wanted = catalogue.ids if tariffs is None else [one.strip() for one in tariffs.split(",")]
         subject = home_or_device(conn, home)
         zone = ZoneInfo(subject.zone)
         start, end = instant_of(from_, zone, "--from"), instant_of(to, zone, "--to")
-        cycle_day = 1
+        held: list[Contract] = []
         if isinstance(subject, Home):
             held = contracts(conn, subject.home_id)
-            cycle_day = held[-1].cycle_day if held else 1
             found = ledger_of(conn, subject.home_id, start, end)
         else:
             found = _device_ledger(conn, subject, start, end)
         spot = prices_by_market(conn, catalogue, wanted, start, end)
-        offers = what_if.compare(catalogue, wanted, found.ledger, cycle_day, spot)
+        offers = what_if.compare(catalogue, wanted, found.ledger, held, spot)
         if all(offer.unknown is not None for offer in offers):
             raise NotKnown(offers[0].unknown)
     if tariffs is None:

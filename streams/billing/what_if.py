@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from streams.tariffs.catalogue import Catalogue
+from streams.tariffs.contract import Contract, cycle_by
 from streams.tariffs.errors import BadUsage, NotKnown
 from streams.tariffs.ledger import Ledger
-from streams.tariffs.month import QUARTER, Cycle, Month, cycle_of
+from streams.tariffs.month import QUARTER, Cycle, Month
 from streams.tariffs.rating import Kind, Line, RatedBill, plain, rate_ledger, shortest
 from streams.tariffs.spot import BadPrices, SpotPrices
 from streams.tariffs.usage import kwh_of
@@ -35,18 +36,19 @@ def compare(
     catalogue: Catalogue,
     tariff_ids: Sequence[str],
     ledger: Ledger,
-    cycle_day: int = 1,
+    contracts: Sequence[Contract] = (),
     spot: Mapping[str, SpotPrices] | None = None,
 ) -> list[Offer]:
     """The tariffs as they are named (no move of category), cheapest first; unknown ones last.
 
     Each billing month that the ledger touches is rated by itself with what lies in the ledger: the
-    fixed charges of a month that is only touched count whole, for each tariff alike. `spot` has
-    the prices of each market that a tariff follows.
+    fixed charges of a month that is only touched count whole, for each tariff alike. Its days are
+    those of the meter-reading day that `contracts` of the home had then. `spot` has the prices of
+    each market that a tariff follows.
     Raises UnknownTariff, and BadUsage for tariffs in several currencies.
     """
     offers = [
-        _offer(catalogue, tariff_id, ledger, cycle_day, spot or {})
+        _offer(catalogue, tariff_id, ledger, contracts, spot or {})
         for tariff_id in dict.fromkeys(tariff_ids)
     ]
     currencies = sorted({offer.currency for offer in offers})
@@ -55,11 +57,13 @@ def compare(
     return sorted(offers, key=lambda one: (one.unknown is not None, one.total, one.tariff_id))
 
 
-def cycles_of(start: datetime, end: datetime, zone: ZoneInfo, cycle_day: int) -> Iterator[Cycle]:
+def cycles_of(
+    start: datetime, end: datetime, zone: ZoneInfo, contracts: Sequence[Contract]
+) -> Iterator[Cycle]:
     """The cycles that `[start, end)` touches."""
     local = start.astimezone(zone)
     month = Month(local.year, local.month)
-    while (cycle := cycle_of(month, zone, cycle_day)).start < end:
+    while (cycle := cycle_by(contracts, month, zone)).start < end:
         if cycle.end > start:
             yield cycle
         month = month.plus(1)
@@ -89,14 +93,14 @@ def _offer(
     catalogue: Catalogue,
     tariff_id: str,
     ledger: Ledger,
-    cycle_day: int,
+    contracts: Sequence[Contract],
     spot: Mapping[str, SpotPrices],
 ) -> Offer:
     tariff = catalogue.tariff(tariff_id)
     try:
         bills = [
             rate_ledger(rates, cycle, within(ledger, cycle), spot.get(rates.rates.spot or ""))
-            for cycle in cycles_of(ledger.start, ledger.end, tariff.zone, cycle_day)
+            for cycle in cycles_of(ledger.start, ledger.end, tariff.zone, contracts)
             for rates in [catalogue.rates(tariff_id, cycle.month)]
         ]
     except (NotKnown, BadUsage, BadPrices) as error:

@@ -108,6 +108,18 @@ def agreed_within(
         month = month.plus(1)
 
 
+def cycle_by(contracts: Sequence[Contract], month: Month, zone: ZoneInfo) -> Cycle:
+    """The cycle of `month` by the meter-reading day that was valid then, in any zone.
+
+    Before the first contract its own day counts; without any, months are calendar months.
+    """
+    try:
+        return agreed_for(contracts, month, zone).cycle
+    except BadUsage:
+        held = eras(tuple(contracts))
+        return cycle_of(month, zone, held[0].contract.cycle_day if held else 1)
+
+
 def cycle_for(catalogue: Catalogue, contract: Contract, month: Month) -> Cycle:
     """The cycle of `month` under this contract alone, in the zone of the tariff."""
     return cycle_of(month, catalogue.tariff(contract.tariff_id).zone, contract.cycle_day)

@@ -1,6 +1,6 @@
 """What-if over one's own ledger, and the utility's bill beside ours."""
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -9,6 +9,7 @@ import pytest
 
 from streams.billing.utility import BadUtilityBill, beside_ours, check_lines
 from streams.billing.what_if import compare, told
+from streams.tariffs.contract import Contract, agreed_for
 from streams.tariffs.errors import BadUsage, UnknownTariff
 from streams.tariffs.flat import flat_document
 from streams.tariffs.ledger import Ledger
@@ -69,8 +70,29 @@ def test_a_part_of_a_month_is_rated_with_its_own_energy():
 
 def test_a_reading_day_within_the_month_makes_the_cycles_of_the_interval():
     span = ledger(bangkok(2026, 1, 15), bangkok(2026, 3, 15), 250_000_000)
-    (offer,) = compare(known_tariffs(), ["mea-1.2"], span, cycle_day=15)
+    held = [Contract("mea-1.2", date(2026, 2, 15), 15)]
+    (offer,) = compare(known_tariffs(), ["mea-1.2"], span, held)
     assert [str(bill.cycle.month) for bill in offer.bills] == ["2026-02", "2026-03"]
+    before, after = (bill.cycle for bill in offer.bills)
+    #  the first contract begins with the March bill: its own day counts before it, too
+    assert (before.start, before.end) == (bangkok(2026, 1, 15), bangkok(2026, 2, 15))
+    assert (after.start, after.end) == (bangkok(2026, 2, 15), bangkok(2026, 3, 15))
+
+
+def test_each_month_of_the_interval_has_the_reading_day_of_then():
+    held = [Contract("mea-1.2", date(2026, 1, 1), 1), Contract("mea-1.2", date(2026, 4, 1), 20)]
+    span = ledger(bangkok(2026, 3, 1), bangkok(2026, 6, 20), 200_000_000)
+    (offer,) = compare(known_tariffs(), ["mea-1.2"], span, held)
+    #  March [1 March, 1 April), April [1 April, 20 April), then to each 20th
+    assert [bill.cycle.days for bill in offer.bills] == [31, 19, 30, 31]
+    own = []
+    for month in range(3, 7):
+        cycle = agreed_for(held, Month(2026, month), BANGKOK).cycle
+        rates = known_tariffs().rates("mea-1.2", cycle.month)
+        own.append(rate_ledger(rates, cycle, ledger(cycle.start, cycle.end, 200_000_000)).total)
+    assert [bill.total for bill in offer.bills] == own
+    (newest,) = compare(known_tariffs(), ["mea-1.2"], span, held[1:])
+    assert [bill.cycle.days for bill in newest.bills] == [28, 31, 30, 31]
 
 
 def test_rates_that_nobody_knows_are_an_error_of_that_tariff_alone():
