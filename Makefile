@@ -7,11 +7,12 @@ PYTHON := python3
 # The certificates this machine trusts, not only those that uv brings: there may be a proxy.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: help setup lock run test check schemas bench fuzz chaos soak ota-trial bill-trial command-trial
+.PHONY: help setup lock run test properties check schemas bench fuzz chaos soak ota-trial bill-trial command-trial
 
 help:
 	@echo "make run     start everything with simulated devices (SECONDS=60: for a minute)"
 	@echo "make test    run the tests, with real servers"
+	@echo "make properties  20,000 examples of each property of the stream and the decoders (hours)"
 	@echo "make check   style and types"
 	@echo "make bench   measure each stage beside its peers, keep it in docs/benchmarks.md"
 	@echo "make command-trial  10,000 commands under power cuts and kills: did each run once?"
@@ -56,7 +57,10 @@ run: setup
 	@.venv/bin/meterstream run
 
 test: setup
-	@.venv/bin/pytest --numprocesses 2 --dist loadfile
+	@.venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+properties: setup
+	@HYPOTHESIS_PROFILE=long .venv/bin/pytest --timeout 0 --numprocesses 2 $$(grep -rl "examples import" tests)
 
 check: setup
 	@.venv/bin/ruff check

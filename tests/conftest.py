@@ -1,7 +1,8 @@
-"""What several rooms' tests share."""
+"""What several rooms' tests share, and in which order their files begin."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -10,11 +11,46 @@ from infra.local import Stack, StackSettings, start
 from infra.local.parts import Parts, ensure
 from infra.local.stack import silent
 
-# HYPOTHESIS_PROFILE=long pytest tests/…_machine.py: hours rather than seconds.
+# `make properties` (HYPOTHESIS_PROFILE=long): hours rather than seconds.
 # No deadlines: how long an example takes is this machine's business.
 settings.register_profile("usual", deadline=None)
 settings.register_profile("long", max_examples=20_000, stateful_step_count=100, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
+
+TESTS = Path(__file__).parent
+FIRST = (
+    # One process makes the servers' parts where they are missing, others need none meanwhile.
+    "system/test_chaos.py",
+    "ingest/decoders/test_any_bytes.py",
+    "ingest/test_ack_gate_machine.py",
+    "streams/test_windows_machine.py",
+    "streams/test_windows.py",
+    # By how long they take.
+    "system/test_kills.py",
+    "system/test_selftest.py",
+    "system/test_bill_trial.py",
+    "ingest/test_uplink.py",
+    "infra/test_swarm_load.py",
+    "system/test_commands.py",
+    "ingest/downlink/test_process.py",
+    "system/test_real_data.py",
+    "infra/test_local_stack.py",
+    "streams/commands/test_process.py",
+)
+"""Files that begin first, in this order: a long one must not be what the others wait for."""
+LAST_OF_ITS_ROOM = "system/test_verify.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _turn(item.path.relative_to(TESTS).as_posix()))
+
+
+def _turn(name: str) -> tuple[int, bool]:
+    """The named files, then the other system tests, then the rest; each in the usual order."""
+    if name in FIRST:
+        return FIRST.index(name), False
+    is_system = name.startswith("system/")
+    return len(FIRST) + (not is_system), name == LAST_OF_ITS_ROOM
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from ingest.ack_gate import AckGate, Batch
 from ingest.end_to_end import EndToEnd
 from schemas.homesync import Ack, Position
+from tests.examples import examples
 
 RECEIVE_MAXIMUM = 6
 INTERVAL_S = 1.0
@@ -240,6 +241,4 @@ class Acknowledging(RuleBasedStateMachine):
 
 
 TestAcknowledging = Acknowledging.TestCase
-TestAcknowledging.settings = settings(
-    max_examples=max(400, settings.default.max_examples), deadline=None
-)
+TestAcknowledging.settings = settings(max_examples=examples(150), deadline=None)

@@ -15,6 +15,7 @@ from streams.energy import Measured
 from streams.partition import limits_of
 from streams.registers import Limits, register_segments
 from streams.windows import Held, held_of
+from tests.examples import examples
 from tests.streams.test_windows import T0, point, run, whole
 from tests.value_rows import value_row
 
@@ -253,7 +254,7 @@ def courses(draw: st.DrawFn) -> list[Held]:
 
 
 @given(courses())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_the_register_and_its_repairs_are_the_energy_and_none_is_negative(
     readings: list[Held],
 ):
@@ -273,7 +274,7 @@ def test_the_register_and_its_repairs_are_the_energy_and_none_is_negative(
 @given(
     st.lists(st.tuples(st.sampled_from([1, 5, 60, 400, 9000]), st.integers(0, 10 * WH))), st.data()
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_a_meter_that_rolls_over_loses_nothing(steps: list[tuple[int, int]], data: st.DataObject):
     span = 10_000_000 * WH
     first = span - data.draw(st.integers(1, 60 * WH))

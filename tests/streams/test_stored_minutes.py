@@ -11,6 +11,7 @@ from schemas.usage import Quality, Why
 from streams.energy import GapEnergy, Limits, Point, minutes_of
 from streams.registers import Segment
 from streams.stored_minutes import Stored, cut
+from tests.examples import examples
 
 T0 = 1_763_700_000 * SECOND_US
 LIMITS = Limits(gap_limit_us=300 * SECOND_US, max_power_mw=100_000_000)
@@ -136,7 +137,7 @@ def silences(draw: st.DrawFn) -> tuple[Segment, list[Stored]]:
     return Segment(start_us, end_us, draw(st.integers(0, 3 * 10**9)), Why.NOTHING), records
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(silences(), st.sampled_from([1, 10**6, 10**12]))
 def test_the_parts_follow_each_other_and_sum_to_the_register(silence, max_power_mw):
     segment, records = silence

@@ -18,6 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from tests.examples import examples
+
 _spec = importlib.util.spec_from_file_location(
     "transport_contract", Path(__file__).with_name("test_transport_contract.py")
 )
@@ -205,4 +207,4 @@ class Offsets(RuleBasedStateMachine):
 
 
 TestOffsets = Offsets.TestCase
-TestOffsets.settings = settings(max_examples=max(100, settings.default.max_examples), deadline=None)
+TestOffsets.settings = settings(max_examples=examples(60), deadline=None)

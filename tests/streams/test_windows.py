@@ -13,6 +13,7 @@ from streams.energy import GapEnergy, Limits, Measured, Minute, Point, minutes_o
 from streams.recompute import affected, fetch_bounds
 from streams.registers import Repair
 from streams.windows import NEVER, ChannelWindows, Span, held_of
+from tests.examples import examples
 from tests.value_rows import value_row
 
 LIMITS = Limits(gap_limit_us=300 * SECOND_US, max_power_mw=100_000_000)
@@ -153,7 +154,7 @@ def traces(draw):
 
 
 @given(traces(), st.data())
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(250), deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_order_of_arrival_and_any_ticks_end_in_the_windows_of_the_clean_trace(trace, data):
     arrivals = data.draw(st.permutations(trace)) if data.draw(st.booleans()) else trace
     last_s = (trace[-1][0] - T0) // SECOND_US
@@ -165,7 +166,7 @@ def test_any_order_of_arrival_and_any_ticks_end_in_the_windows_of_the_clean_trac
 
 
 @given(traces())
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(250), deadline=None, suppress_health_check=list(HealthCheck))
 def test_windows_and_gaps_sum_to_the_trusted_register_to_the_microwatt_hour(trace):
     registers = [(r[0], r[2]) for r in trace if r[2] is not None]
     monotonic = all(LIMITS.plausible(a, b) for a, b in pairwise(registers))

@@ -11,6 +11,7 @@ from ingest.decoders.topic_table import RULES, address_of, decode
 from schemas.decoded import Decoded, Undecodable
 from schemas.device import STATE_FIELDS
 from schemas.reading import VALUE_NAMES
+from tests.examples import examples
 
 TOPIC_WORDS = """
     h1 0 power energy voltage total l1 circuit kwh daily switch:0 em:0 sys status all device
@@ -98,7 +99,7 @@ def outcome(topic: str, payload: bytes) -> Decoded | str:
 
 @pytest.mark.parametrize("payloads", [st.binary(max_size=64), mutated(), SHAPED])
 def test_no_bytes_make_a_decoder_fail(payloads):
-    @settings(max_examples=1_500, deadline=None)
+    @settings(max_examples=examples(500), deadline=None)
     @given(topics(), payloads)
     @example("devices/1/data", b"")
     def check(topic, payload):
@@ -122,7 +123,7 @@ def test_no_bytes_make_a_decoder_fail(payloads):
     check()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(max_size=60), st.binary(max_size=60))
 def test_an_address_is_always_found(topic, payload):
     assert isinstance(address_of(topic, payload), str)
