@@ -142,7 +142,7 @@ async def visitor() -> Any:
 
 
 def problem_of(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
+    assert answer.status_code == status, f"{answer.request.method} {answer.url}: {answer.text}"
     assert answer.headers["content-type"] == "application/problem+json"
     ProblemDocument.model_validate_json(answer.content)
     document: dict[str, Any] = answer.json()
@@ -163,7 +163,6 @@ def test_every_route_is_known():
     assert all(path.startswith("/api/v1/") for _, path in GUARDED)
 
 
-@pytest.mark.parametrize(("method", "path"), GUARDED)
 @pytest.mark.parametrize(
     "header",
     [
@@ -180,22 +179,23 @@ def test_every_route_is_known():
         "a-token",
     ],
 )
-async def test_nobody_enters_without_the_token(visitor, method: str, path: str, header: str | None):
+async def test_nobody_enters_any_route_without_the_token(visitor, header: str | None):
     headers = {} if header is None else {"Authorization": header.encode("latin-1")}
-    for query in ("", "?limit=nonsense"):
-        answer = await visitor.request(method, as_url(path) + query, headers=headers)
+    for method, path in GUARDED:
+        url = as_url(path) + "?limit=nonsense"
+        answer = await visitor.request(method, url, headers=headers)
         problem_of(answer, 401, "unauthorized")
-        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert answer.headers["www-authenticate"].startswith("Bearer"), (method, path)
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
 @pytest.mark.parametrize(
     "host",
     ["evil.example", "localhost.evil.example", "127.0.0.1@evil.example", "a b", "", "*", "/"],
 )
-async def test_other_hosts_are_not_answered(visitor, method: str, path: str, host: str):
+async def test_other_hosts_are_not_answered_by_any_route(visitor, host: str):
     headers = {"Host": host, "Authorization": "Bearer a-token"}
-    problem_of(await visitor.request(method, as_url(path), headers=headers), 400, "bad-host")
+    for method, path in ROUTES:
+        problem_of(await visitor.request(method, as_url(path), headers=headers), 400, "bad-host")
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:8080"])

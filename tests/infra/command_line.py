@@ -47,6 +47,7 @@ class CommandLine:
         """Run a command line; it must end with `code`. Gives its JSON, or its words."""
         result = CliRunner().invoke(self._app, arguments, env=self._environment)
         assert result.exit_code == code, f"{result.output}{result.exception!r}"
+        assert result.exception is None or isinstance(result.exception, SystemExit)
         if code:
             return result.stderr
         return json.loads(result.stdout) if "--json" in arguments else result.stdout
