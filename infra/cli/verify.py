@@ -16,7 +16,7 @@ from schemas.units import MINUTE_US, QUARTER_US
 if TYPE_CHECKING:
     import psycopg
 
-    from sinks.accounting import ChannelFacts, Check, PointRow
+    from sinks.stored_checks import ChannelFacts, Check, PointRow
     from sinks.usage_windows import GapRecord, MinuteRecord
 
 CHANNELS_AT_ONCE = 200
@@ -69,13 +69,13 @@ def verify_stored(
     """
     import psycopg
 
-    from sinks import accounting
-    from sinks.accounting import Check
+    from sinks import stored_checks
     from sinks.finality import log_ends
+    from sinks.stored_checks import Check
 
     progress, log = Check("progress"), Check("log_gaps")
     minutes, gaps, quarters = Check("minutes"), Check("gap_energy"), Check("quarters")
-    sums = [quarters, *map(Check, accounting.ROLL_UPS)]
+    sums = [quarters, *map(Check, stored_checks.ROLL_UPS)]
     keys = Check("keys")
     ends = log_ends(kafka_bootstrap)
     with psycopg.connect(database_url) as conn:
@@ -84,18 +84,18 @@ def verify_stored(
         _check_progress(conn, progress, ends)
         with conn.transaction():
             conn.execute("SET LOCAL timezone = 'UTC'")
-            accounting.check_log_gaps(conn, log)
-            every = accounting.all_channels(conn)
+            stored_checks.check_log_gaps(conn, log)
+            every = stored_checks.all_channels(conn)
         with (bar or _no_bar)("verifying channels", len(every)) as advance:
             for at in range(0, len(every), CHANNELS_AT_ONCE):
                 ids = every[at : at + CHANNELS_AT_ONCE]
                 with conn.transaction():
                     conn.execute("SET LOCAL timezone = 'UTC'")
-                    facts = accounting.channel_facts(conn, ids)
+                    facts = stored_checks.channel_facts(conn, ids)
                     names = {one.channel_id: one.name for one in facts}
                     for check in sums:
-                        accounting.check_sums(conn, check, names, since)
-                    accounting.check_keys(conn, keys, names, since)
+                        stored_checks.check_sums(conn, check, names, since)
+                    stored_checks.check_keys(conn, keys, names, since)
                 _check_windows(conn, minutes, gaps, ids, since)
                 advance(len(ids))
     return [progress, log, minutes, gaps, *sums, keys]
@@ -135,11 +135,11 @@ def _check_windows(
     since: datetime | None,
 ) -> None:
     """Recompute the windows of some channels; those with late readings get another look."""
-    from sinks import accounting
+    from sinks import stored_checks
 
     for look in range(LOOKS):
         with conn.transaction():
-            facts = accounting.channel_facts(conn, ids)
+            facts = stored_checks.channel_facts(conn, ids)
             steady = [one for one in facts if not one.is_changing]
             _compare(conn, minutes, gaps, steady, since)
         ids = [one.channel_id for one in facts if one.is_changing]
@@ -159,7 +159,7 @@ def _compare(
     since: datetime | None,
 ) -> None:
     from schemas.families import FAMILIES
-    from sinks import accounting
+    from sinks import stored_checks
     from streams.partition import limits_of
 
     if not facts:
@@ -167,11 +167,11 @@ def _compare(
     ids = [one.channel_id for one in facts]
     limits = [limits_of(FAMILIES[f.family], f.gap_limit_s, f.max_power_w) for f in facts]
     since_us = None if since is None else _us(since)
-    oldest = accounting.oldest_reading_chunk(conn)
-    stored_minutes = accounting.minutes(conn, ids, since)
-    stored_gaps = accounting.gaps(conn, ids, since)
+    oldest = stored_checks.oldest_reading_chunk(conn)
+    stored_minutes = stored_checks.minutes(conn, ids, since)
+    stored_gaps = stored_checks.gaps(conn, ids, since)
     seconds = [one.gap_limit_us // 1_000_000 for one in limits]
-    rows = groupby(accounting.points(conn, facts, seconds, since), key=itemgetter(0))
+    rows = groupby(stored_checks.points(conn, facts, seconds, since), key=itemgetter(0))
     computed: dict[int, tuple[Any, int]] = {}
     by_id = {f.channel_id: (f, limit) for f, limit in zip(facts, limits, strict=True)}
     for channel, points in rows:

@@ -20,11 +20,12 @@ from infra.local.topics import create_topics
 from schemas.families import FAMILIES
 from schemas.topics import RAW
 from schemas.units import HOUR_US, MINUTE_US, QUARTER_US, SECOND_US
-from sinks import accounting
-from sinks.accounting import Account, Check, Energy, SentReading
+from sinks import accounting, stored_checks
+from sinks.accounting import Account, Energy, SentReading
 from sinks.finality import log_ends
 from sinks.migrate import migrate
 from sinks.rollup import roll_up
+from sinks.stored_checks import Check
 from sinks.usage_windows import GapRecord, copy_new_minutes, mark_for_rollup, revise_gaps
 from streams.energy import minutes_of
 from streams.partition import limits_of
@@ -215,7 +216,7 @@ def test_a_key_that_is_there_twice_is_a_duplicate(database_url: str, conn, store
         own.execute("INSERT INTO readings SELECT * FROM readings WHERE seq = 5")
         found = account(own, stored)
         keys = Check("keys")
-        accounting.check_keys(own, keys, {stored: "n1 total"}, None)
+        stored_checks.check_keys(own, keys, {stored: "n1 total"}, None)
         own.rollback()
     assert (found.lost, found.duplicates, found.invented) == (0, 1, 0)
     assert keys.failed == 1
