@@ -23,6 +23,7 @@ MODULES = tuple(
         "registers",
         "trace",
         "rate",
+        "tariffs",
         "prices",
         "bill",
         "homes",

@@ -69,6 +69,13 @@ class Catalogue:
             )
         return found
 
+    def versions(self, tariff_id: str) -> tuple[Rates, ...]:
+        """What it costs in which billing months, as far as that has been entered, by time."""
+        return tuple(sorted(_versions(self._document, self.tariff(tariff_id)), key=_begins))
+
+    def schedule(self, name: str) -> Schedule:
+        return self._document.schedules[name]
+
     def category(self, tariff_id: str) -> Category | None:
         """The rule by which this tariff and its neighbour change places, if there is one."""
         name = self.tariff(tariff_id).category
@@ -122,6 +129,10 @@ class Catalogue:
             schedule = self._document.schedules[prices.schedule]
             self._clocks[key] = Clock(schedule, _calendar(self._document, schedule), tariff.zone)
         return self._clocks[key]
+
+
+def _begins(rates: Rates) -> Month:
+    return rates.from_
 
 
 def _versions(document: Document, tariff: Tariff) -> tuple[Rates, ...]:

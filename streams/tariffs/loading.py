@@ -36,12 +36,32 @@ def known_tariffs() -> Catalogue:
     return catalogue_of(_parsed(name, text) for name, text in _known_files())
 
 
+def tariffs_in(path: Path) -> tuple[Catalogue, list[str]]:
+    """All tariffs that are known and those of a file, and the ids that the file holds.
+
+    It need not lie in your own folder; if it does, it is not read twice. Raises BadTariff.
+    """
+    try:
+        document = _parsed(path.name, path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadTariff(f"{path} cannot be read: {error}; name a TOML or JSON file") from error
+    return beside_known(document, without=path), sorted(document.get("tariffs", {}))
+
+
+def beside_known(document: Mapping[str, Any], without: Path | None = None) -> Catalogue:
+    """All tariffs that are known, but for those of a file, and those of the document.
+
+    Raises BadTariff.
+    """
+    return catalogue_of([*(_parsed(name, text) for name, text in _known_files(without)), document])
+
+
 def known_tariffs_sha256() -> str:
     """Another one when any of their rates, surcharges or holidays has changed."""
     return hashlib.sha256("\0".join(text for _, text in _known_files()).encode()).hexdigest()
 
 
-def _known_files() -> list[tuple[str, str]]:
+def _known_files(without: Path | None = None) -> list[tuple[str, str]]:
     own = TariffSettings().tariffs_dir
     if own is not None and not own.is_dir():
         raise BadTariff(f"METERSTREAM_TARIFFS_DIR {own} is no folder; make it, or unset it")
@@ -50,8 +70,12 @@ def _known_files() -> list[tuple[str, str]]:
         (entry.name, entry.read_text("utf-8"))
         for folder in folders
         for entry in sorted(folder.iterdir(), key=lambda one: one.name)
-        if entry.name.endswith((".toml", ".json"))
+        if entry.name.endswith((".toml", ".json")) and not _is_same(entry, without)
     ]
+
+
+def _is_same(entry: Traversable, path: Path | None) -> bool:
+    return path is not None and isinstance(entry, Path) and entry.resolve() == path.resolve()
 
 
 def _parsed(name: str, text: str) -> dict[str, Any]:
@@ -63,18 +87,26 @@ def catalogue_of(documents: Iterable[Mapping[str, Any]]) -> Catalogue:
 
     Raises BadTariff, which names tariff, field and remedy.
     """
-    merged: dict[str, dict[str, Any]] = {}
+    whole = merged(documents)
+    try:
+        return Catalogue(Document.model_validate(whole))
+    except ValidationError as error:
+        raise BadTariff(_told(whole, error)) from error
+
+
+def merged(documents: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """One document of several, not yet validated. Raises BadTariff for a name in two."""
+    whole: dict[str, dict[str, Any]] = {}
     for document in documents:
         for section, entries in document.items():
-            known = merged.setdefault(section, {})
+            if not isinstance(entries, Mapping):
+                raise BadTariff(f"{section} is no table; a document has tables like tariffs")
+            known = whole.setdefault(section, {})
             twice = sorted(known.keys() & entries.keys())
             if twice:
                 raise BadTariff(f"{section}.{twice[0]} is defined twice; rename or remove one")
             known.update(entries)
-    try:
-        return Catalogue(Document.model_validate(merged))
-    except ValidationError as error:
-        raise BadTariff(_told(merged, error)) from error
+    return whole
 
 
 def parse_toml(name: str, text: str) -> dict[str, Any]:
@@ -96,13 +128,20 @@ def parse_json(name: str, text: str) -> dict[str, Any]:
     return value
 
 
+_REMEDIES = {
+    "missing": "is missing; give it",
+    "extra_forbidden": "is read by nobody; remove it, or look for a misspelt name",
+}
+
+
 def _told(document: Mapping[str, Any], error: ValidationError) -> str:
     """The first fault, with the tariffs that it spoils."""
     first = error.errors()[0]
     place = [str(step) for step in first["loc"]]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] != "value_error":
-        message = f"{message}, not {first['input']!r:.60}; correct it"
+        wrong = f"{message}, not {first['input']!r:.60}; correct it"
+        message = _REMEDIES.get(first["type"], wrong)
     who = ", ".join(f'"{name}"' for name in _spoiled(document, place))
     where = ".".join(place)
     return f"tariff {who}: {where}: {message}" if who else f"{where or 'document'}: {message}"
@@ -115,15 +154,20 @@ def _spoiled(document: Mapping[str, Any], place: list[str]) -> list[str]:
     if section == "tariffs":
         return [name]
     if section == "rate_tables":
-        return [key for key, tariff in tariffs.items() if tariff.get("rate_table") == name]
+        return [key for key, tariff in tariffs.items() if _table(tariff) == name]
     if section == "schedules":
         tables = document.get("rate_tables", {})
         return [
             key
             for key, tariff in tariffs.items()
-            if _names(tariff, name) or _names(tables.get(tariff.get("rate_table")), name)
+            if _names(tariff, name) or _names(tables.get(_table(tariff)), name)
         ]
     return []
+
+
+def _table(tariff: object) -> str | None:
+    table = tariff.get("rate_table") if isinstance(tariff, Mapping) else None
+    return table if isinstance(table, str) else None
 
 
 def _names(value: Any, schedule: str) -> bool:

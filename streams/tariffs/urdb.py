@@ -4,9 +4,10 @@ Source: https://apps.openei.org/services/doc/rest/util_rates/ (fields), version 
 URDB counts each period's tiers by that period's own energy of the month, as NREL's SAM does.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from itertools import groupby
 from typing import Any
 
@@ -19,7 +20,34 @@ _UNREAD = {
     "coincidentratestructure": "coincident demand",
     "demandratchetpercentage": "a demand ratchet",
     "fuelAdjustmentsMonthly": "a fuel adjustment by month",
+    "annualmincharge": "a minimum of the year",
 }
+
+
+def records_of(name: str, text: str) -> list[Mapping[str, Any]]:
+    """The records of a file: one, a list, or an answer of URDB's interface (`items`).
+
+    Numbers with a point are exact decimals. Raises BadTariff where there is no record.
+    """
+    try:
+        parsed = json.loads(text, parse_float=Decimal)
+    except ValueError as error:
+        raise BadTariff(f"{name} is no JSON: {error}; correct that place") from error
+    found = parsed.get("items", parsed) if isinstance(parsed, Mapping) else parsed
+    records = found if isinstance(found, list) else [found]
+    if not records or not all(isinstance(one, Mapping) for one in records):
+        raise BadTariff(
+            f"{name} holds no URDB record; give the JSON of one, or an answer of its interface"
+        )
+    return records
+
+
+def id_of(record: Mapping[str, Any]) -> str:
+    """What a tariff is called that nobody has named. Raises BadTariff."""
+    label = record.get("label")
+    if not isinstance(label, str) or not label:
+        raise BadTariff("the URDB record has no label; give --id")
+    return f"urdb-{label}"
 
 
 def document_of(record: Mapping[str, Any], *, tariff_id: str, zone: str) -> dict[str, Any]:
@@ -108,6 +136,15 @@ class _Import:
         self.schedules[schedule] = {"windows": windows}
         return {"schedule": schedule, "periods": periods}
 
+    def _number(self, field: str, value: object) -> Decimal:
+        try:
+            number = Decimal(str(value))
+        except InvalidOperation:
+            number = Decimal("NaN")
+        if isinstance(value, bool) or not number.is_finite():
+            raise self._bad(field, f"is {value!r:.40}; give a number")
+        return number
+
     def _blocks(self, field: str, tiers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         blocks = []
         for number, tier in enumerate(tiers):
@@ -116,12 +153,15 @@ class _Import:
                 raise self._bad(f"{field}[{number}]", f"counts in {unit!r}; only kWh a month can")
             if "rate" not in tier and "adj" not in tier:
                 raise self._bad(f"{field}[{number}]", "has no rate; add it")
-            price = _decimal(tier.get("rate", 0)) + _decimal(tier.get("adj", 0))
+            price = sum(
+                (self._number(f"{field}[{number}]", tier.get(part, 0)) for part in ("rate", "adj")),
+                Decimal(0),
+            )
             block: dict[str, Any] = {"price": price}
             if number < len(tiers) - 1:
                 if "max" not in tier:
                     raise self._bad(f"{field}[{number}]", "has no max, but a tier follows; add it")
-                block["up_to"] = _decimal(tier["max"])
+                block["up_to"] = self._number(f"{field}[{number}].max", tier["max"])
             blocks.append(block)
         return blocks
 
@@ -129,13 +169,14 @@ class _Import:
         charges: list[dict[str, Any]] = []
         monthly = self.record.get("fixedmonthlycharge")
         if monthly is not None:
-            charges.append({"price": _decimal(monthly)})
+            charges.append({"price": self._number("fixedmonthlycharge", monthly)})
         charge = self.record.get("fixedchargefirstmeter")
         if charge is not None and monthly is None:
             unit = str(self.record.get("fixedchargeunits", "$/month")).lower()
             if unit not in ("$/month", "$/day"):
                 raise self._bad("fixedchargeunits", f"is {unit!r}; only $/month and $/day can be")
-            charges.append({"price": _decimal(charge), "per": unit.removeprefix("$/")})
+            price = self._number("fixedchargefirstmeter", charge)
+            charges.append({"price": price, "per": unit.removeprefix("$/")})
         return charges
 
     def _minimum(self) -> dict[str, Any]:
@@ -143,11 +184,11 @@ class _Import:
         unit = str(self.record.get("minchargeunits", "$/month")).lower()
         if minimum and unit != "$/month":
             raise self._bad("minchargeunits", f"is {unit!r}; only $/month can be")
-        return {"minimum": _decimal(minimum)} if minimum else {}
+        return {"minimum": self._number("minmonthlycharge", minimum)} if minimum else {}
 
     def _export(self) -> dict[str, Any]:
         sells = {
-            _decimal(tier["sell"])
+            self._number("energyratestructure", tier["sell"])
             for tiers in self.record.get("energyratestructure", ())
             for tier in tiers
             if "sell" in tier
@@ -158,13 +199,18 @@ class _Import:
 
     def _window(self) -> dict[str, Any]:
         minutes = self.record.get("demandwindow")
-        return {} if minutes is None else {"measuring_minutes": int(minutes)}
+        if minutes is None:
+            return {}
+        return {"measuring_minutes": int(self._number("demandwindow", minutes))}
 
     def _structure(self, field: str) -> Sequence[Sequence[Mapping[str, Any]]]:
         structure = self.record.get(field)
-        if not structure or not all(structure):
+        if not structure or not isinstance(structure, list) or not all(structure):
             raise self._bad(field, "has no period or an empty one; give each a tier with a rate")
-        return structure  # type: ignore[no-any-return]
+        for tiers in structure:
+            if not isinstance(tiers, list) or not all(isinstance(one, Mapping) for one in tiers):
+                raise self._bad(field, "has a period that is no list of tiers; give each one")
+        return structure
 
     def _grid(self, field: str) -> list[list[int]]:
         rows = self.record.get(field)
@@ -184,7 +230,11 @@ class _Import:
         seconds = self.record.get(field)
         if seconds is None:
             return None
-        return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m")
+        try:
+            at = datetime.fromtimestamp(int(self._number(field, seconds)), UTC)
+        except (ValueError, OverflowError, OSError) as error:
+            raise self._bad(field, f"is {seconds!r:.40}; give UNIX seconds") from error
+        return at.strftime("%Y-%m")
 
     def _bad(self, field: str, what: str) -> BadTariff:
         return BadTariff(f'tariff "{self.tariff_id}": URDB {field}: {what}')
@@ -206,10 +256,6 @@ def _windows(grid: Sequence[Sequence[int]], days: Sequence[str]) -> list[dict[st
                 }
             )
     return windows
-
-
-def _decimal(value: object) -> Decimal:
-    return value if isinstance(value, Decimal) else Decimal(str(value))
 
 
 def _numbers(value: object) -> list[object]:

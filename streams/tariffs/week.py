@@ -42,7 +42,7 @@ class Window(BaseModel):
     def _not_empty(self) -> Self:
         if self.to <= self.from_:
             raise ValueError(
-                f"{_clock(self.from_)}-{_clock(self.to)} is empty; "
+                f"{time_of_day(self.from_)}-{time_of_day(self.to)} is empty; "
                 "split a window that crosses midnight in two"
             )
         return self
@@ -71,8 +71,8 @@ def _check_day(month: int, day: DayName, windows: Sequence[Window]) -> None:
             break
         if window.from_ < reached:
             raise ValueError(
-                f"month {month}, {day} {_clock(window.from_)} lies in two windows; "
-                f"begin {window.period!r} at {_clock(reached)} or end the one before sooner"
+                f"month {month}, {day} {time_of_day(window.from_)} lies in two windows; "
+                f"begin {window.period!r} at {time_of_day(reached)} or end the one before sooner"
             )
         reached = window.to
     else:
@@ -80,10 +80,11 @@ def _check_day(month: int, day: DayName, windows: Sequence[Window]) -> None:
             return
     until = min((w.from_ for w in windows if w.from_ > reached), default=QUARTERS_A_DAY)
     raise ValueError(
-        f"a hole in the week: month {month}, {day} {_clock(reached)}-{_clock(until)} "
+        f"a hole in the week: month {month}, {day} {time_of_day(reached)}-{time_of_day(until)} "
         "belongs to no period; add a window for it"
     )
 
 
-def _clock(quarter: int) -> str:
+def time_of_day(quarter: int) -> str:
+    """As it is written: quarter hour 36 is `09:00`."""
     return f"{quarter // 4:02d}:{quarter % 4 * 15:02d}"

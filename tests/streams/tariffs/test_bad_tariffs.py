@@ -3,13 +3,17 @@
 from decimal import Decimal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streams.tariffs.errors import BadTariff, BadUsage, NotKnown, UnknownTariff
 from streams.tariffs.loading import catalogue_of, known_tariffs, parse_json, parse_toml
 from streams.tariffs.month import Month
 from streams.tariffs.rating import rate
+from streams.tariffs.urdb import document_of
 from streams.tariffs.usage import Usage, uwh_of
 from tests.streams.tariffs.documents import FEBRUARY, document, february, one_period
+from tests.streams.tariffs.test_urdb import RECORD
 
 
 def rates_of(made):
@@ -185,7 +189,7 @@ FAULTS = [
     (month_that_is_none, "'2026-13' has no month 13; write 01 to 12"),
     (no_energy_price, "no energy prices; give energy or spot, or say why in unknown"),
     (price_that_is_no_number, "energy.periods.night.0.price: Input should be a valid decimal"),
-    (key_that_nobody_reads, "rates.0.vat: Extra inputs are not permitted"),
+    (key_that_nobody_reads, "rates.0.vat: is read by nobody; remove it, or look for a misspelt"),
     (no_rates, "name a rate_table or give rates of its own, not both"),
     (unknown_zone, "'Asia/Atlantis' is no time zone; name one like Asia/Bangkok"),
     (unknown_rate_table, 'rate_table: "other" is not defined; define it'),
@@ -216,6 +220,53 @@ def test_what_many_tariffs_share_is_named_by_its_own_name(spoil, told):
     with pytest.raises(BadTariff) as raised:
         catalogue_of([made])
     assert str(raised.value).startswith(told)
+
+
+def places(value, path=()):
+    """Every place within a document, but the whole."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, one in inner:
+        yield (*path, key)
+        if isinstance(one, dict | list):
+            yield from places(one, (*path, key))
+
+
+def with_at(value, path, junk):
+    if not path:
+        return junk
+    copied = value.copy()
+    copied[path[0]] = with_at(value[path[0]], path[1:], junk)
+    return copied
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+def refusal(made):
+    """What is said against a document, or None."""
+    try:
+        catalogue_of([made()])
+    except BadTariff as error:
+        return str(error)
+    return None
+
+
+@settings(deadline=None)
+@given(st.sampled_from(list(places(document()))), JUNK)
+def test_whatever_stands_at_any_place_is_taken_or_refused_with_its_reason(path, junk):
+    assert refusal(lambda: with_at(document(), path, junk)) != ""
+
+
+@settings(deadline=None)
+@given(st.sampled_from(list(places(RECORD))), JUNK)
+def test_whatever_stands_in_a_record_of_urdb_is_taken_or_refused(path, junk):
+    record = with_at(RECORD, path, junk)
+    said = refusal(lambda: document_of(record, tariff_id="u", zone="UTC"))
+    assert said is None or said.startswith('tariff "u": ')
 
 
 def test_the_document_without_a_fault_is_taken():
