@@ -58,7 +58,9 @@ def state_fields(said: Mapping[str, object]) -> dict[str, StateValue]:
 
 
 def attributes_of(
-    said: Mapping[str, object], leave_out: frozenset[str] = frozenset()
+    said: Mapping[str, object],
+    leave_out: frozenset[str] = frozenset(),
+    most: int = MAX_ATTRIBUTES,
 ) -> dict[str, StateValue | None]:
     """The scalars of an object, those of an object inside it as `outer.inner`; no lists."""
     attributes: dict[str, StateValue | None] = {}
@@ -69,10 +71,10 @@ def attributes_of(
         for path, scalar in ((name, value), *((f"{name}.{key}", each) for key, each in inner)):
             if isinstance(scalar, dict | list):
                 continue
-            if len(attributes) == MAX_ATTRIBUTES:
+            if len(attributes) == most:
                 raise Undecodable(
                     Reason.OUT_OF_RANGE,
-                    f"an event has more than {MAX_ATTRIBUTES} attributes; send fewer",
+                    f"an event has more than {most} attributes; send fewer",
                 )
             attributes[require_text(path, "an attribute's name")] = _scalar(scalar, path)
     return attributes

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from ingest.decoders.answers import answer_of, is_seq
 from ingest.decoders.clock import instant_of
+from ingest.decoders.config_report import config_report
 from ingest.decoders.device_state import (
     attributes_of,
     require_online,
@@ -30,6 +31,7 @@ from ingest.decoders.json_bounds import (
 )
 from ingest.decoders.message import Message
 from ingest.decoders.quantities import NOTHING, values_of
+from ingest.decoders.shelly_config import settings_in
 from ingest.decoders.shelly_records import asks_for_records, readings_in
 from schemas.decoded import Decoded, Reason, Undecodable
 from schemas.device import Event, State, StateValue
@@ -103,12 +105,14 @@ def decode_reply(message: Message) -> Decoded:
     """Decode an RPC reply: a device's full status like a notification, others as events.
 
     An `id` that can be a command's number makes it the answer to that command, any other id an
-    `rpc_reply`: whoever asks for something else than a command asks with a text as id.
+    `rpc_reply`: whoever asks for something else than a command asks with a text as id. What
+    `Shelly.GetConfig` and `Sys.GetConfig` answer is a report of the device's configuration, too.
     """
     frame = read_object(message.payload)
     _require_own(frame, message)
     request_id = frame.get("id")
     said: dict[str, object] = {}
+    config = None
     if frame.get("error") is not None:
         error = require_object(frame["error"], "error")
         said = {"error": True, "code": error.get("code"), "message": error.get("message")}
@@ -116,9 +120,10 @@ def decode_reply(message: Message) -> Decoded:
     if isinstance(result, dict):
         if asks_for_records(request_id):
             return Decoded(message.address, readings_in(result, str(request_id), message))
-        if any(key.partition(":")[0] in _COMPONENTS for key in result):
+        config = settings_in(result)
+        if config is None and any(key.partition(":")[0] in _COMPONENTS for key in result):
             return _decode_components(result, _clock_of(result), message)
-        said |= result
+        said |= {} if config else result
     if is_seq(request_id):
         event = answer_of(
             {**said, "command_seq": request_id}, message.received_us, frozenset({"id", "error"})
@@ -127,6 +132,8 @@ def decode_reply(message: Message) -> Decoded:
         attributes = attributes_of(said, frozenset({"error"})) | attributes_of({"id": request_id})
         event = Event("rpc_reply", message.received_us, attributes=attributes)
     reply = Decoded(message.address, events=[event])
+    if config is not None:
+        reply.events.append(config_report(config, message.received_us))
     if not isinstance(result, dict):
         return reply
     about = {key: result[key] for key in ("model", "mac", "ver") if key in result}
@@ -179,6 +186,8 @@ def _decode_events(params: dict[str, object], message: Message) -> Decoded:
         component = require_name(require_text(event.get("component"), "component"), "component")
         attributes = attributes_of(event, _EVENT_KEYS)
         events.append(Event(name, measured_us, component, attributes))
+        if name == "config_changed" and "cfg_rev" in event:
+            events.append(config_report({"sys": {"cfg_rev": event["cfg_rev"]}}, measured_us))
     return Decoded(message.address, events=events)
 
 

@@ -13,6 +13,7 @@ Relays are `relay:<n>` from 1. Source: tasmota/docs, Commands and Power-Monitori
 
 import re
 
+from ingest.decoders.config_report import config_report
 from ingest.decoders.device_state import relay_of, relay_word, require_online, rssi_of, state_fields
 from ingest.decoders.json_bounds import (
     read_object,
@@ -41,6 +42,9 @@ _ENERGY = {
 _SUMMED = ("Power", "Current", "ApparentPower", "ReactivePower", "Total", "ExportActive")
 _RELAY = re.compile(r"POWER([1-9]\d?)?", re.ASCII)
 _FAHRENHEIT = "F"
+_SETTINGS = {"STATUS": "Status", "STATUS3": "StatusLOG", "STATUS6": "StatusMQT"}
+_NO_SETTINGS = frozenset({"Power", "MqttCount"})
+_ABOUT = {"STATUS2": "StatusFWR", "STATUS5": "StatusNET"}
 
 _Fields = dict[str, object]
 
@@ -75,18 +79,34 @@ def decode_will(message: Message) -> Decoded:
 
 
 def decode_answer(message: Message) -> Decoded:
-    """Decode `stat/<topic>/<word>`: RESULT, POWER<n>, and STATUS8, STATUS10, STATUS11."""
+    """Decode `stat/<topic>/<word>`: RESULT, POWER<n>, and what `Status 0` asks for: STATUS,
+    STATUS3 and STATUS6 tell settings, STATUS2 and STATUS5 of the device, STATUS8, STATUS10 and
+    STATUS11 what it measures.
+    """
     word = message.words[2]
     if _RELAY.fullmatch(word):
         return _decode_relay(word, message)
     if word == "RESULT":
         return _states(read_object(message.payload), message.received_us, message)
+    if word in _SETTINGS:
+        settings = _within(message, _SETTINGS[word])
+        settings = {name: value for name, value in settings.items() if name not in _NO_SETTINGS}
+        return Decoded(message.address, events=[config_report(settings, message.received_us)])
+    if word in _ABOUT:
+        about = _within(message, _ABOUT[word])
+        return _about(
+            {"ver": about.get("Version"), "ip": about.get("IPAddress"), "mac": about.get("Mac")},
+            message,
+        )
     wrapped = {"STATUS8": "StatusSNS", "STATUS10": "StatusSNS", "STATUS11": "StatusSTS"}.get(word)
     if wrapped is None:
         return Decoded(message.address)
-    said = require_object(read_object(message.payload).get(wrapped), wrapped)
     decode = _decode_state if wrapped == "StatusSTS" else _decode_sensors
-    return decode(_with_time(said), message)
+    return decode(_with_time(_within(message, wrapped)), message)
+
+
+def _within(message: Message, name: str) -> _Fields:
+    return require_object(read_object(message.payload).get(name), name)
 
 
 def _decode_sensors(said: _Fields, message: Message) -> Decoded:

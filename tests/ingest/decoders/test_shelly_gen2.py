@@ -49,7 +49,9 @@ def test_every_captured_frame_says_what_its_name_says(path):
     assert message.address == f"shelly:{frame['src']}"
     assert message.readings == []
     if kind == "notify_event":
-        (said,) = message.events
+        said, *reports = message.events
+        told = ["config_report"] if event == ["config_changed"] else []
+        assert [one.name for one in reports] == told
         assert said.name.replace("-", "_") == event[0]
         assert said.channel.replace(":", "_") == component
         assert said.measured_us == round(frame["params"]["ts"] * 1_000_000)
@@ -299,6 +301,62 @@ def test_an_answer_may_say_what_the_device_is():
     about = {"model": "SNPL-1", "mac": "B08184A53F24", "ver": "1.7.0", "fw_id": "x"}
     (state,) = decoded(topic, {"id": 1, "src": PLUG, "result": about}).states
     assert state.fields == {"model": "SNPL-1", "mac": "B08184A53F24", "firmware": "1.7.0"}
+
+
+SYSTEM = {
+    "device": {"name": "Kitchen", "mac": PLUG[-12:].upper(), "fw_id": "x", "eco_mode": True},
+    "location": {"tz": "Asia/Bangkok", "lat": 13.75, "lon": None},
+    "rpc_udp": {"dst_addr": None, "listen_port": None},
+    "cfg_rev": 12,
+}
+
+
+@pytest.mark.parametrize(("request_id", "answer"), [("ask", "rpc_reply"), (7, "command_response")])
+def test_the_answer_to_a_question_for_settings_reports_them(request_id, answer):
+    whole = {
+        "sys": SYSTEM,
+        "switch:0": {"id": 0, "initial_state": "restore_last", "auto_off_delay": 60.0},
+        "wifi": {
+            "sta": {"ssid": "home", "pass": "secret", "enable": True},
+            "roam": {"rssi_thr": -80},
+        },
+        "mqtt": {"enable": True, "server": "10.0.0.2:8883", "topic_prefix": PLUG},
+        "schedule": {"times": [1, 2]},
+    }
+    topic = f"meterstream/{PLUG}/rpc"
+    reply = decoded(topic, {"id": request_id, "src": PLUG, "result": whole})
+    first, report = reply.events
+    assert (first.name, report.name) == (answer, "config_report")
+    assert "sys.cfg_rev" not in first.attributes
+    assert report.attributes == {
+        "sys.device.name": "Kitchen", "sys.device.mac": PLUG[-12:].upper(), "sys.device.fw_id": "x",
+        "sys.device.eco_mode": True, "sys.location.tz": "Asia/Bangkok", "sys.location.lat": 13.75,
+        "sys.location.lon": None, "sys.rpc_udp.dst_addr": None, "sys.rpc_udp.listen_port": None,
+        "sys.cfg_rev": 12, "switch:0.id": 0, "switch:0.initial_state": "restore_last",
+        "switch:0.auto_off_delay": 60.0, "wifi.sta.ssid": "home", "wifi.sta.enable": True,
+        "wifi.roam.rssi_thr": -80, "mqtt.enable": True, "mqtt.server": "10.0.0.2:8883",
+        "mqtt.topic_prefix": PLUG,
+    }  # fmt: skip
+    assert (reply.readings, reply.states) == ([], [])
+    alone = decoded(topic, {"id": request_id, "src": PLUG, "result": SYSTEM}).events[1]
+    assert {f"{name}" for name in alone.attributes} == {
+        name for name in report.attributes if name.startswith("sys.")
+    }
+
+
+def test_a_changed_configuration_says_its_revision():
+    event = {"component": "sys", "event": "config_changed", "restart_required": False,
+             "ts": NOW_S, "cfg_rev": 13}  # fmt: skip
+    frame = {"src": PLUG, "method": "NotifyEvent", "params": {"ts": NOW_S, "events": [event]}}
+    changed, report = decoded(f"{PLUG}/events/rpc", frame).events
+    assert (changed.name, changed.channel) == ("config_changed", "sys")
+    assert (report.name, report.attributes) == ("config_report", {"sys.cfg_rev": 13})
+
+
+def test_more_settings_than_any_device_has_are_refused():
+    topic, many = f"meterstream/{PLUG}/rpc", {f"n{n}": n for n in range(501)}
+    result = {"sys": SYSTEM, "other": many}
+    refused(topic, {"id": "ask", "src": PLUG, "result": result}, Reason.OUT_OF_RANGE)
 
 
 def test_the_last_will_says_offline():

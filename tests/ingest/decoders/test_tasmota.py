@@ -119,7 +119,35 @@ def test_what_a_device_tells_of_itself_at_its_start():
     assert state.fields == {"model": "Sonoff Pow R2", "firmware": "14.2.0(tasmota)"}
 
 
-@pytest.mark.parametrize("topic", ["stat/t/LOGGING", "stat/t/STATUS", "tele/t/UPTIME"])
+def test_settings_are_reported_when_the_status_is_asked_for():
+    status = {
+        "Module": 1, "DeviceName": "Plug", "FriendlyName": ["Plug"], "Topic": "t", "Power": 1,
+        "PowerOnState": 3, "SwitchMode": [0, 0], "PowerRetain": 0,
+    }  # fmt: skip
+    (report,) = decoded("stat/t/STATUS", {"Status": status}).events
+    assert report.name == "config_report"
+    assert report.attributes == {
+        "Module": 1, "DeviceName": "Plug", "Topic": "t", "PowerOnState": 3, "PowerRetain": 0,
+    }  # fmt: skip
+    log = {"StatusLOG": {"TelePeriod": 300, "SSId": ["home", ""], "LogPort": 514}}
+    (report,) = decoded("stat/t/STATUS3", log).events
+    assert report.attributes == {"TelePeriod": 300, "LogPort": 514}
+    mqtt = {"StatusMQT": {"MqttHost": "10.0.0.2", "MqttPort": 1883, "MqttCount": 4}}
+    (report,) = decoded("stat/t/STATUS6", mqtt).events
+    assert report.attributes == {"MqttHost": "10.0.0.2", "MqttPort": 1883}
+
+
+def test_the_status_tells_what_the_device_is():
+    (state,) = decoded("stat/t/STATUS2", {"StatusFWR": {"Version": "14.2.0(tasmota)"}}).states
+    assert state.fields == {"firmware": "14.2.0(tasmota)"}
+    network = {
+        "StatusNET": {"Hostname": "t-1", "IPAddress": "10.0.0.9", "Mac": "2C:3A:E8:01:02:03"}
+    }
+    (state,) = decoded("stat/t/STATUS5", network).states
+    assert state.fields == {"ip": "10.0.0.9", "mac": "2C:3A:E8:01:02:03"}
+
+
+@pytest.mark.parametrize("topic", ["stat/t/LOGGING", "stat/t/STATUS4", "tele/t/UPTIME"])
 def test_what_says_nothing_of_energy_is_taken_and_says_nothing(topic):
     message = decoded(topic, b"00:00:01 HTP: \xff")
     assert (message.readings, message.states, message.events) == ([], [], [])
@@ -135,3 +163,5 @@ def test_refusals():
     refused("stat/t/POWER", b"TOGGLE", Reason.WRONG_TYPE)
     refused("stat/t/RESULT", {"POWER": "BLINK"}, Reason.WRONG_TYPE)
     refused("tele/t/LWT", b"perhaps", Reason.WRONG_TYPE)
+    refused("stat/t/STATUS", {"Status": [1]}, Reason.WRONG_TYPE)
+    refused("stat/t/STATUS5", b"10.0.0.9", Reason.MALFORMED)
