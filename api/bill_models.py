@@ -43,17 +43,54 @@ class BillList(Answer):
     items: list[BillSummary]
 
 
+class MonthSpan(Answer):
+    """Billing months `[from, until)`; null: until now."""
+
+    from_: str = Field(alias="from", examples=["2023-05"])
+    until: str | None
+
+
 class TariffSummary(Answer):
+    """`known` are the billing months whose rates are known."""
+
     id: str
     title: str
     title_th: str | None
     utility: str | None
     currency: str
     zone: str
+    known: list[MonthSpan]
 
 
 class TariffList(Answer):
     items: list[TariffSummary]
+
+
+class TariffRates(TariffSummary):
+    """What a tariff costs in `month`, in the words of a tariff document; numbers are text.
+
+    The price of a block is that of what lies above the block before, up to `up_to`. `from` and
+    `until` are the months of these rates. What the tariff does not have is null or empty.
+    """
+
+    number: str | None
+    month: str
+    from_: str = Field(alias="from")
+    until: str | None
+    source: str | None = None
+    energy: dict[str, Any] | None = None
+    spot: str | None = Field(default=None, description="The market whose prices are followed.")
+    prorate_days: str | None = None
+    demand: list[dict[str, Any]]
+    fixed: list[dict[str, Any]]
+    surcharges: list[dict[str, Any]]
+    taxes: list[dict[str, Any]]
+    minimum: str | None = None
+    export_credit: dict[str, Any] | None = None
+    schedules: dict[str, Any] = Field(description="When which period holds, by name.")
+    category: dict[str, Any] | None = Field(
+        default=None, description="Where use moves a home between two tariffs."
+    )
 
 
 class WhatIf(BaseModel):

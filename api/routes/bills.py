@@ -1,5 +1,6 @@
 """Bills of homes, what other tariffs would have cost, and the utility's bill beside ours."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -18,8 +19,10 @@ from streams.billing import utility, what_if
 from streams.billing.page import bill_pdf
 from streams.billing.table import bill_csv
 from streams.billing.words import Language
+from streams.tariffs.errors import UnknownTariff
 from streams.tariffs.loading import known_tariffs
 from streams.tariffs.month import Month
+from streams.tariffs.shown import rates_of_month, summary
 
 router = APIRouter(prefix="/api/v1", tags=["bills"])
 LONGEST_WHAT_IF_DAYS = 366 * 3
@@ -82,19 +85,29 @@ def get_bill(
 @router.get("/tariffs", operation_id="listTariffs", summary="List tariffs")
 def list_tariffs() -> models.TariffList:
     known = known_tariffs()
-    return models.TariffList(
-        items=[
-            models.TariffSummary(
-                id=tariff.id,
-                title=tariff.title,
-                title_th=tariff.title_th,
-                utility=tariff.utility,
-                currency=tariff.currency,
-                zone=tariff.zone.key,
-            )
-            for tariff in map(known.tariff, known.ids)
-        ]
-    )
+    return models.TariffList.model_validate({"items": [summary(known, one) for one in known.ids]})
+
+
+@router.get(
+    "/tariffs/{tariff_id}",
+    operation_id="getTariff",
+    summary="Look at a tariff",
+    responses=HOME_ERRORS,
+)
+def get_tariff(
+    tariff_id: Annotated[str, Path(max_length=100, examples=["mea-1.2"])],
+    month: Annotated[
+        str | None, Query(max_length=7, examples=["2026-02"], description="Default: this month.")
+    ] = None,
+) -> models.TariffRates:
+    """Its prices, times, charges and taxes in a billing month."""
+    known = known_tariffs()
+    try:
+        today = datetime.now(known.tariff(tariff_id).zone)
+    except UnknownTariff as error:
+        raise Problem(404, "not-found", str(error)) from error
+    asked = Month(today.year, today.month) if month is None else _month(month)
+    return models.TariffRates.model_validate(rates_of_month(known, tariff_id, asked))
 
 
 @router.post(

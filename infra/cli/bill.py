@@ -74,7 +74,12 @@ def bill(
         found = _asked(conn, home, billing_month, tariff, version, as_of)
         front = found.front(known_tariffs(), lang is Language.THAI)
     if pdf is not None:
-        pdf.write_bytes(bill_pdf(found.document, front, lang))
+        try:
+            pdf.write_bytes(bill_pdf(found.document, front, lang))
+        except OSError as error:
+            raise typer.BadParameter(
+                f"{pdf} cannot be written: {error.strerror}; name another file", param_hint="--pdf"
+            ) from error
     if as_json:
         print(json.dumps(found.told(), ensure_ascii=False))
     elif as_csv:

@@ -130,6 +130,27 @@ async def test_the_page_is_a_pdf_in_both_languages(
 async def test_tariffs_are_listed(client: httpx.AsyncClient):
     listed = (await ask(client, "GET", "/api/v1/tariffs", 200))["items"]
     assert {"mea-1.1", "mea-1.2", "pea-1.2", "mea-3.2.3"} <= {one["id"] for one in listed}
+    known = {one["id"]: one["known"] for one in listed}
+    assert known["mea-1.3.2"] == [{"from": "2023-05", "until": "2026-09"}]
+
+
+async def test_a_tariff_says_what_a_month_costs(client: httpx.AsyncClient):
+    url = "/api/v1/tariffs/mea-3.2.3"
+    shown = await ask(client, "GET", url, 200, params={"month": "2026-02"})
+    assert (shown["month"], shown["from"], shown["until"]) == ("2026-02", "2023-05", "2026-09")
+    assert shown["energy"]["periods"]["on_peak"] == [{"price": "4.3297"}]
+    (demand,) = shown["demand"]
+    assert (demand["measuring_minutes"], demand["schedule"]) == (15, "thai_tou")
+    assert demand["periods"]["on_peak"] == [{"price": "210.00"}]
+    assert [one["price"] for one in shown["surcharges"]] == ["0.0972"]
+    assert shown["schedules"]["thai_tou"]["windows"][0]["from"] == "09:00"
+    assert (shown["spot"], shown["minimum"], shown["category"]) == (None, None, None)
+    small = await ask(client, "GET", "/api/v1/tariffs/mea-1.1", 200)
+    assert small["category"]["large"] == "mea-1.2"
+    unknown = await ask(client, "GET", url, 409, params={"month": "2026-09"})
+    assert "the rates of 2026-09 are not known" in unknown["detail"]
+    assert "known are mea-1.1" in (await ask(client, "GET", "/api/v1/tariffs/x", 404))["detail"]
+    await ask(client, "GET", url, 422, params={"month": "2026-13"})
 
 
 async def test_what_if_compares_the_homes_own_energy(client: httpx.AsyncClient, home: Rows):

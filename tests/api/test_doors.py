@@ -96,6 +96,7 @@ OPERATIONS = {
     "compareUtilityBill": "/api/v1/homes/{home_id}/bills/{month}/utility",
     "compareTariffs": "/api/v1/homes/{home_id}/what-if",
     "listTariffs": "/api/v1/tariffs",
+    "getTariff": "/api/v1/tariffs/{tariff_id}",
     "listSpotPrices": "/api/v1/spot-prices/{market}",
     "setSpotPrices": "/api/v1/spot-prices/{market}",
     "listEmissionFactors": "/api/v1/emission-factors",

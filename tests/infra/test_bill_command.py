@@ -24,7 +24,8 @@ from streams.tariffs.contract import Contract
 from streams.tariffs.errors import BadUsage
 from streams.tariffs.loading import catalogue_of, known_tariffs
 from streams.tariffs.month import Month
-from tests.infra.command_line import CommandLine, emptied, migrated_database
+from tests.databases import emptied, migrated_database
+from tests.infra.command_line import CommandLine
 
 pytestmark = pytest.mark.stack
 
@@ -173,6 +174,8 @@ def test_csv_and_pdf_say_the_same_as_json(run: Any, tmp_path: Path):
     assert f"{Decimal(made['total']):,}" in page
     assert "รอบบิล" in page
     assert "homesync:h1/main total" in page
+    nowhere = tmp_path / "none" / "bill.pdf"
+    assert "cannot be written" in run("bill", "h1", *FEB, "--pdf", str(nowhere), code=2)
 
 
 @pytest.mark.parametrize("subject", ["h1", "Fridge"])
