@@ -5,29 +5,17 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    ProcessCollector,
-    generate_latest,
-)
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from ingest.process_metrics import ProcessMetrics
 
 REFUSED_REASONS = ("too_large", "kafka_refused")
 
 
-class Metrics:
+class Metrics(ProcessMetrics):
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"meterstream_uplink_{name}", text, labels, registry=self.registry)
-
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"meterstream_uplink_{name}", text, registry=self.registry)
-
+        super().__init__("uplink")
+        counter, gauge = self.counter, self.gauge
         self.received = counter("received", "MQTT messages read from the broker")
         self.received_bytes = counter("bytes", "payload bytes of these messages")
         self.delivered = counter("delivered", "messages that Kafka confirmed")

@@ -1,23 +1,15 @@
 """The downlink's metrics. No device in a label."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-
+from ingest.process_metrics import ProcessMetrics
 from schemas.command import CommandState
 
 VERDICTS = (CommandState.FAILED, CommandState.EXPIRED)
 
 
-class DownlinkMetrics:
+class DownlinkMetrics(ProcessMetrics):
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"meterstream_downlink_{name}", text, labels, registry=self.registry)
-
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"meterstream_downlink_{name}", text, registry=self.registry)
-
+        super().__init__("downlink")
+        counter, gauge = self.counter, self.gauge
         self.requests = counter("requests", "command requests read from Kafka")
         self.unreadable = counter("unreadable", "records that are no request or event")
         self.published = counter("published", "MQTT messages sent to devices")
@@ -28,9 +20,8 @@ class DownlinkMetrics:
         self.verdicts = {state: verdicts.labels(state.value) for state in VERDICTS}
         self.open = gauge("open", "commands that are not settled")
         self.connected = gauge("connected", "1 while MQTT is connected")
-        self.sent_s = Histogram(
-            "meterstream_downlink_sent_seconds",
+        self.sent_s = self.histogram(
+            "sent_seconds",
             "From the read request to its publishing",
-            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30),
-            registry=self.registry,
+            (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30),
         )

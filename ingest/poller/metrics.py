@@ -1,21 +1,14 @@
 """The poller's metrics. No device in a label."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from ingest.process_metrics import ProcessMetrics
 
 OUTCOMES = ("written", "failed", "stepped_back")
 
 
-class PollerMetrics:
+class PollerMetrics(ProcessMetrics):
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"meterstream_poller_{name}", text, labels, registry=self.registry)
-
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(f"meterstream_poller_{name}", text, registry=self.registry)
-
+        super().__init__("poller")
+        counter, gauge = self.counter, self.gauge
         polls = counter("polls", "devices asked over HTTP", "outcome")
         self.polls = {outcome: polls.labels(outcome) for outcome in OUTCOMES}
         self.devices = gauge("devices", "devices that may be asked over HTTP")
