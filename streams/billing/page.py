@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ from fpdf import FPDF, Align, XPos, YPos
 
 from streams.billing.document import QUALITIES
 from streams.billing.words import WORDS, Language, Words
+from streams.tariffs.rating import shortest
 
 _FONT = "firago"
 _WIDTH_MM, _MARGIN_MM = 210, 18
 _INNER_MM = _WIDTH_MM - 2 * _MARGIN_MM
 _INK, _FAINT, _RULE = (33, 37, 41), (110, 117, 125), (206, 212, 218)
-_PERIOD_COLOURS = ((214, 102, 42), (66, 118, 164), (122, 156, 89), (140, 109, 170))
+_PERIOD_COLOURS = (
+    *((214, 102, 42), (66, 118, 164), (122, 156, 89), (140, 109, 170)),
+    *((232, 186, 72), (92, 176, 180), (188, 92, 120), (140, 124, 104)),
+)
 _QUALITY_COLOURS = {
     "measured": (96, 152, 104),
     "interpolated": (224, 184, 84),
@@ -99,8 +104,8 @@ class _Page:
                 f"{words['version']} {front.version}, {words['issued']} {issued}", colour=_FAINT
             )
         self.pdf.ln(3)
-        cycle = document["cycle"]
-        start = datetime.fromisoformat(cycle["start"]).date()
+        billed = document["cycle"]
+        start = datetime.fromisoformat(billed["start"]).date()
         last = date.fromisoformat(document["days"][-1]["day"])
         facts = [
             (words["home"], front.home_name),
@@ -108,7 +113,7 @@ class _Page:
             (
                 words["cycle"],
                 f"{words.day(start)} {words['until']} {words.day(last)} "
-                f"({cycle['days']} {words['days']})",
+                f"({billed['days']} {words['days']})",
             ),
             (words["tariff"], f"{document['tariff']}  {front.tariff_title}"),
             (words["meter"], ", ".join(document["meters"])),
@@ -133,7 +138,8 @@ class _Page:
         for line in document["lines"]:
             if line["kind"] == "tax" and not taxed:
                 taxed = True
-                self._row([words["subtotal"], "", "", _number(document["subtotal"])])
+                before = "subtotal" if line["name"] == "vat" else "before_tax"
+                self._row([words[before], "", "", _number(document["subtotal"])])
             self._line(line)
         self._rule()
         self._row([words["total"], "", "", _number(document["total"])], True, 11)
@@ -141,7 +147,7 @@ class _Page:
     def _line(self, line: Mapping[str, Any]) -> None:
         name = self.words.line(line["kind"], line["name"])
         if line["kind"] == "tax":
-            name = f"{name} {_percent(Decimal(line['price']))}"
+            name = f"{name} {shortest(Decimal(line['price']) * 100)}%"
         price = "" if line["kind"] == "tax" else line.get("price", "")
         quantity = ""
         if "quantity" in line:
@@ -167,11 +173,13 @@ class _Page:
 
     def _split(self) -> None:
         """One bar of the cycle's energy by period, and its legend."""
+        if self.pdf.will_page_break(26):
+            self.pdf.add_page()
         self._heading(self.words["split"])
         periods = {name: Decimal(kwh) for name, kwh in self._periods().items()}
         total = sum(periods.values()) or Decimal(1)
         at, top = float(_MARGIN_MM), self.pdf.get_y()
-        for colour, kwh in zip(_PERIOD_COLOURS, periods.values(), strict=False):
+        for colour, kwh in zip(cycle(_PERIOD_COLOURS), periods.values(), strict=False):
             width = float(kwh / total) * _INNER_MM
             self._box(at, top, width, 5, colour)
             at += width
@@ -179,7 +187,9 @@ class _Page:
         self._legend(
             [
                 (colour, f"{self.words.line('', name)}: {kwh:,.1f} kWh, {_percent(kwh / total)}")
-                for colour, (name, kwh) in zip(_PERIOD_COLOURS, periods.items(), strict=False)
+                for colour, (name, kwh) in zip(
+                    cycle(_PERIOD_COLOURS), periods.items(), strict=False
+                )
             ]
         )
 
@@ -195,7 +205,7 @@ class _Page:
         self._scale(most, top, left)
         for number, day in enumerate(days):
             at, base = left + number * step, top + _CHART_MM
-            for colour, kwh in zip(_PERIOD_COLOURS, self._stack(day), strict=False):
+            for colour, kwh in zip(cycle(_PERIOD_COLOURS), self._stack(day), strict=False):
                 height = float(kwh / most) * _CHART_MM
                 base -= height
                 self._box(at + step * 0.14, base, step * 0.72, height, colour)
@@ -318,11 +328,13 @@ class _Page:
 
     def _legend(self, told: Sequence[tuple[Colour, str]], *, across: bool = True) -> None:
         for colour, text in told:
+            self._set(8.5)
+            width = self.pdf.get_string_width(text) + 8
+            if self.pdf.get_x() + 4 + width > _WIDTH_MM - _MARGIN_MM + 8:
+                self.pdf.ln(5)
             left, top = self.pdf.get_x(), self.pdf.get_y()
             self._box(left, top + 1.2, 2.6, 2.6, colour)
-            self._set(8.5)
             self.pdf.set_xy(left + 4, top)
-            width = self.pdf.get_string_width(text) + 8
             self.pdf.cell(width, 5, text)
             if not across:
                 self.pdf.ln()

@@ -23,8 +23,14 @@ class Words:
         return self.texts[key]
 
     def line(self, kind: str, name: str) -> str:
-        """A line that no language knows keeps its own name."""
-        return self.lines.get(f"{kind} {name}") or self.lines.get(name) or f"{kind} {name}"
+        """A line that no language knows keeps its own name, behind the word for its kind."""
+        known = self.lines.get(f"{kind} {name}") or self.lines.get(name)
+        if known is not None:
+            return known
+        word = self.lines.get(f"{kind} all") or self.lines.get(kind)
+        own = name.removeprefix(f"{kind} ")
+        own = self.lines.get(own, own)
+        return own if word is None else f"{word}, {own}"
 
     def month(self, text: str) -> str:
         """`2026-02` in words."""
@@ -60,6 +66,7 @@ ENGLISH = Words(
         "amount": "Amount",
         "above": "above",
         "subtotal": "Before VAT",
+        "before_tax": "Before tax",
         "total": "Total",
         "split": "When the energy was used",
         "by_day": "Energy by day (kWh)",
@@ -91,6 +98,7 @@ ENGLISH = Words(
         "minimum": "Up to the minimum bill",
         "export": "Credit for exported energy",
         "vat": "Value added tax (VAT)",
+        "tax": "Tax",
         "month": "month",
         "day": "days",
     },
@@ -121,6 +129,7 @@ THAI = Words(
         "amount": "จำนวนเงิน",
         "above": "ส่วนที่เกิน",
         "subtotal": "รวมก่อนภาษีมูลค่าเพิ่ม",
+        "before_tax": "รวมก่อนภาษี",
         "total": "รวมเงินทั้งสิ้น",
         "split": "ช่วงเวลาที่ใช้ไฟฟ้า",
         "by_day": "พลังงานไฟฟ้ารายวัน (kWh)",
@@ -152,6 +161,7 @@ THAI = Words(
         "minimum": "ส่วนเพิ่มให้ถึงค่าไฟฟ้าต่ำสุด",
         "export": "เครดิตไฟฟ้าที่ส่งออก",
         "vat": "ภาษีมูลค่าเพิ่ม (VAT)",
+        "tax": "ภาษี",
         "month": "เดือน",
         "day": "วัน",
     },
