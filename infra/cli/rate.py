@@ -40,11 +40,16 @@ def rate(
     on_peak_kwh: Quantity = None,
     off_peak_kwh: Quantity = None,
     demand_kw: Quantity = None,
+    period_kwh: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=X", help="Of each period of another tariff by time of use."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Rate the energy of one billing month.
 
-    A tariff by time of use needs --on-peak-kwh and --off-peak-kwh, one with demand --demand-kw.
+    A tariff by time of use needs --on-peak-kwh and --off-peak-kwh, or --period-kwh for each of its
+    periods; one with demand --demand-kw.
     """
     from streams.tariffs.errors import TariffError
     from streams.tariffs.loading import known_tariffs
@@ -58,7 +63,8 @@ def rate(
     try:
         rates = known_tariffs().rates(tariff, billing_month)
         cycle = cycle_of(billing_month, rates.tariff.zone)
-        usage = _usage(rates, energy_kwh, on_peak_kwh, off_peak_kwh, demand_kw)
+        energy = _energy(rates, energy_kwh, on_peak_kwh, off_peak_kwh, period_kwh)
+        usage = _usage(rates, energy, demand_kw)
         bill = rated(rates, cycle, usage)
     except TariffError as error:
         print(f"meterstream: {error}", file=sys.stderr)
@@ -69,31 +75,61 @@ def rate(
         _print_bill(rates, bill)
 
 
-def _usage(
+def _energy(
     rates: "MonthRates",
     energy_kwh: Decimal | None,
     on_peak_kwh: Decimal | None,
     off_peak_kwh: Decimal | None,
-    demand_kw: Decimal | None,
-) -> "Usage":
-    """What the options say, as the tariff needs it. Raises BadUsage where they say too little."""
+    period_kwh: list[str] | None,
+) -> dict[str, Decimal]:
+    """kWh of each period of the tariff. Raises BadUsage where the options say too little."""
     from streams.tariffs.errors import BadUsage
-    from streams.tariffs.usage import Usage, uwh_of
 
+    tariff_id = rates.tariff.id
+    periods = [] if rates.rates.energy is None else list(rates.rates.energy.periods)
     split = _split(energy_kwh, on_peak_kwh, off_peak_kwh)
     total_kwh = split[0] + split[1] if split else energy_kwh
+    if period_kwh:
+        told = dict(map(_named, period_kwh))
+        if total_kwh is not None or len(told) < len(period_kwh) or told.keys() != set(periods):
+            raise BadUsage(
+                f'tariff "{tariff_id}" has the periods {", ".join(periods)}; '
+                "give --period-kwh once for each, and no other energy"
+            )
+        return told
     if total_kwh is None:
         raise BadUsage("no energy was given; give --energy-kwh, or both parts of a time of use")
-    total_uwh = uwh_of(total_kwh)
-    periods = [] if rates.rates.energy is None else list(rates.rates.energy.periods)
-    energy = {periods[0]: total_uwh} if len(periods) == 1 else {}
     if set(periods) == {ON_PEAK, OFF_PEAK}:
         if split is None:
             raise BadUsage(
-                f'tariff "{rates.tariff.id}" is by time of use; '
-                "give --on-peak-kwh and --off-peak-kwh"
+                f'tariff "{tariff_id}" is by time of use; give --on-peak-kwh and --off-peak-kwh'
             )
-        energy = {ON_PEAK: uwh_of(split[0]), OFF_PEAK: uwh_of(split[1])}
+        return {ON_PEAK: split[0], OFF_PEAK: split[1]}
+    if len(periods) > 1:
+        raise BadUsage(
+            f'tariff "{tariff_id}" is by time of use; give '
+            + " ".join(f"--period-kwh {name}=X" for name in periods)
+        )
+    return {periods[0] if periods else "all": total_kwh}
+
+
+def _named(text: str) -> tuple[str, Decimal]:
+    name, _, kwh = text.rpartition("=")
+    if not name:
+        raise typer.BadParameter(
+            f"{text!r:.40} names no period; write NAME=X", param_hint="--period-kwh"
+        )
+    return name, decimal_of(kwh)
+
+
+def _usage(
+    rates: "MonthRates", energy_kwh: dict[str, Decimal], demand_kw: Decimal | None
+) -> "Usage":
+    """Raises BadUsage where the tariff needs a demand."""
+    from streams.tariffs.errors import BadUsage
+    from streams.tariffs.usage import Usage, uwh_of
+
+    energy = {period: uwh_of(kwh) for period, kwh in energy_kwh.items()}
     if demand_kw is None and rates.demand:
         raise BadUsage(f'tariff "{rates.tariff.id}" has a demand charge; give --demand-kw')
     demand = {
@@ -102,7 +138,7 @@ def _usage(
         for period in charge.prices.periods
         if demand_kw is not None
     }
-    return Usage(total_uwh, energy, demand_kw=demand)
+    return Usage(sum(energy.values()), energy, demand_kw=demand)
 
 
 def _split(

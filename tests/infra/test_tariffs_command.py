@@ -177,6 +177,15 @@ def test_a_record_of_urdb_becomes_a_tariff(run: Any, own: Path, tmp_path: Path, 
     assert (row["id"], row["currency"], row["zone"]) == ("denver", "USD", "America/Denver")
     assert "denver" in run("tariffs", "list")
     shown = run("tariffs", "show", "denver", "--month", "2026-02", "--json")
+    parts = ("--period-kwh", "0=200", "--period-kwh", "1=10.5")
+    bill = run("rate", "--tariff", "denver", "--month", "2026-02", *parts, "--json")
+    #  200 x 0.112345 = 22.469; 10.5 x 0.3 = 3.15; 9 a month
+    assert [line["amount"] for line in bill["lines"]] == ["22.47", "3.15", "9.00"]
+    short = ("rate", "--tariff", "denver", "--month", "2026-02")
+    needs = "give --period-kwh 0=X --period-kwh 1=X"
+    assert needs in run(*short, "--energy-kwh", "5", code=65)
+    for wrong in (parts[:2], (*parts, *parts[:2]), (*parts, "--energy-kwh", "5")):
+        assert "has the periods 0, 1; give --period-kwh once for" in run(*short, *wrong, code=65)
     #  0.1 + 0.012345, exactly
     assert shown["energy"]["periods"]["0"] == [{"price": "0.112345"}]
     windows = shown["schedules"]["denver energy"]["windows"]
