@@ -26,6 +26,7 @@ MODULES = tuple(
         "tariffs",
         "prices",
         "bill",
+        "utility_bill",
         "homes",
         "analyse",
         "budget",

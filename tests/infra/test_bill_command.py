@@ -12,7 +12,7 @@ import psycopg
 import pypdfium2
 import pytest
 
-from infra.cli import bill
+from infra.cli import bill, utility_bill
 from infra.local import Stack
 from infra.tracing.bill_line import trace_line
 from sinks.bill_drafts import draft
@@ -64,7 +64,7 @@ def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 @pytest.fixture
 def run(database_url: str, conn: psycopg.Connection[Any]) -> Any:
-    return CommandLine(database_url, bill)
+    return CommandLine(database_url, bill, utility_bill)
 
 
 FEB = ("--month", "2026-02")
@@ -188,6 +188,29 @@ def test_tariffs_are_compared_cheapest_first(run: Any, subject: str):
     assert own["total"] == run("bill", subject, *FEB, "--tariff", "mea-1.2", "--json")["total"]
     assert all(row["reason"] for row in rows)
     assert "mea-1.1" in run("compare", subject, *span)
+
+
+def test_the_utilitys_bill_is_entered_and_stands_beside_ours(run: Any):
+    ours = run("bill", "h1", *FEB, "--json")
+    nothing = run("utility-bill", "h1", *FEB, code=65)
+    assert "nobody has entered the utility's bill of 2026-02; give its lines" in nothing
+    total = Decimal(ours["total"]) + 20
+    entered = ("energy_kwh=341", f"service={ours['service']}", f"total={total}")
+    made = run("utility-bill", "h1", *FEB, *entered, "--json")
+    assert made["status"] == "draft"
+    assert {row["line"]: row["difference"] for row in made["lines"]} == {
+        "energy_kwh": "5",
+        "service": "0.00",
+        "total": "20.00",
+    }
+    assert "the utility counted 5 kWh more" in made["reason"]
+    assert run("utility-bill", "h1", *FEB, "--json") == made
+    assert "the utility counted 5 kWh more" in run("utility-bill", "h1", *FEB)
+    for wrong, said in (("energy=1", "has no total"), ("tax=1", "'tax' is no line of a bill")):
+        assert said in run("utility-bill", "h1", *FEB, wrong, code=65)
+    assert run("utility-bill", "h1", *FEB, "--json") == made, "what is refused replaces nothing"
+    assert "write LINE=X" in run("utility-bill", "h1", *FEB, "total", code=2)
+    assert "h2" in run("utility-bill", "h2", *FEB, code=65)
 
 
 def test_a_comparison_that_cannot_be_made_says_why(run: Any):
