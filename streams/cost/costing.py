@@ -1,7 +1,7 @@
 """What any interval costs: the bill of the ledger until its end less that until its start."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -146,12 +146,17 @@ class _Until:
 
 @dataclass
 class Account:
-    """A ledger under the terms of a home. It remembers the bills that it was asked for."""
+    """A ledger under the terms of a home. It remembers the bills that it was asked for.
+
+    `prices` are taken in place of those that are known.
+    """
 
     costing: Costing
     source: Source
+    prices: Prices | None = None
     _ledgers: dict[Month, Ledger] = field(default_factory=dict, init=False)
     _untils: dict[tuple[Month, datetime], _Until] = field(default_factory=dict, init=False)
+    _priced: dict[Month, Terms] = field(default_factory=dict, init=False)
 
     def between(self, span: Span) -> Used:
         """What the span used and costs, over as many cycles as it touches.
@@ -161,7 +166,7 @@ class Account:
         energy_uwh = export_uwh = 0
         cost = service = Decimal(0)
         currency = None
-        for terms in self.costing.terms_within(span):
+        for terms in map(self.priced, self.costing.terms_within(span)):
             if currency not in (None, terms.rates.tariff.currency):
                 raise BadUsage(
                     f"{currency} and {terms.rates.tariff.currency} within one interval; "
@@ -175,6 +180,15 @@ class Account:
             energy_uwh += until.energy_uwh - before.energy_uwh
             export_uwh += until.export_uwh - before.export_uwh
         return Used(energy_uwh, export_uwh, cost, cost + service)
+
+    def priced(self, terms: Terms) -> Terms:
+        """The terms with the account's own prices, where they follow a market."""
+        market, month = terms.rates.rates.spot, terms.cycle.month
+        if self.prices is None or market is None:
+            return terms
+        if month not in self._priced:
+            self._priced[month] = replace(terms, spot=self.prices(market, terms.span))
+        return self._priced[month]
 
     def _until(self, terms: Terms, at: datetime) -> _Until:
         if at == terms.cycle.start:

@@ -1,7 +1,7 @@
 """One home: what it costs now, how its budgets stand, and what there is to tell of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
@@ -72,7 +72,7 @@ class _Ledgers:
         self.outlook = Outlook(book)
         self.measured = Account(home.costing, book)
         expected = ExpectedPrices(home.costing.prices, book.at, home.zone)
-        self.projected = Account(replace(home.costing, prices=expected), self.outlook)
+        self.projected = Account(home.costing, self.outlook, expected)
 
 
 def _newest(home: Home, book: Book) -> Span:
@@ -182,7 +182,7 @@ def _projected(ledgers: _Ledgers, terms: Terms) -> tuple[Projected | None, str |
 
 
 def _assumed_prices(ledgers: _Ledgers, terms: Terms) -> int:
-    expected = ledgers.projected.costing.terms_at(terms.cycle.start).spot
+    expected = ledgers.projected.priced(terms).spot
     if terms.spot is None or expected is None:
         return 0
     return len(expected.by_instant) - len(terms.spot.by_instant)
