@@ -8,8 +8,7 @@ import os
 import sys
 import time
 
-from ota.flash import Files
-from ota.loader import mount_application
+from ota.loader import mounted_application
 
 IMAGES = "/images"
 
@@ -17,8 +16,8 @@ try:
     os.mkdir(IMAGES)
 except OSError:
     pass  # it is there
-_files = Files(IMAGES)
-mount_application(_files)
+_files = mounted_application(IMAGES)
+del mounted_application
 
 try:
     from node.board import run

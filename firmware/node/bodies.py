@@ -31,13 +31,15 @@ def clamp_values(current_ma, power_dw):
     return '"power_w":%s,"current_a":%s' % (decimal(power_dw, 1), decimal(current_ma, 3))
 
 
-def said_of_itself(relays, firmware=None, rssi_dbm=None, switched_by=None):
+def said_of_itself(relays, firmware=None, model=None, rssi_dbm=None, switched_by=None):
     """The relays' states by name, what moved them, and what else a node says of itself."""
     said = {"relay": relays} if relays else {}
     if switched_by is not None:
         said["switched_by"] = switched_by
     if firmware is not None:
         said["firmware"] = firmware
+    if model is not None:
+        said["model"] = model
     if rssi_dbm is not None:
         said["rssi_dbm"] = rssi_dbm
     return ('"channels":{},' + json.dumps(said)[1:-1]).encode()

@@ -1,8 +1,9 @@
 """A node's hardware on a PC: the meter behind a socket, relays and switches in files.
 
 Environment: NODE_METER host:port of the serial line; NODE_RELAYS their number. The folder it runs
-in is the flash. Files there: `relays.log` (a line for each time a relay was driven), `switch<N>`
-(its text is the wall switch's position), `link_down` (there is no network while it exists).
+in is the flash. Files there: `board.json` (product and hardware, as `hal` reads them), `relays.log`
+(a line for each time a relay was driven), `switch<N>` (its text is the wall switch's position),
+`link_down` (there is no network while it exists).
 Without a network, and with NODE_SKIP=1, waiting takes no time: the clock goes on by itself.
 """
 
@@ -15,6 +16,8 @@ import sys
 import time
 
 from node.uptime import Uptime
+
+DEVICE = {"product": "node", "hw_rev": "pc", "slot_bytes": 262_144}
 
 
 class Pin:
@@ -79,6 +82,10 @@ class Hal:
         self.relays = [Pin(index) for index in range(count)]
         self.switches = [_switch(index) for index in range(count)]
         self.serial = SocketSerial(os.getenv("NODE_METER") or "127.0.0.1:1")
+        self.device = dict(DEVICE)
+        if _exists("board.json"):
+            with open("board.json") as file:
+                self.device.update(json.load(file))
         self._skips = os.getenv("NODE_SKIP") == "1"
         self._skipped_ms = 0
         self._uptime = Uptime(time.ticks_ms, time.ticks_diff)
@@ -140,6 +147,9 @@ class Hal:
 
     def feed(self):
         pass
+
+    def pause(self, ms):
+        time.sleep_ms(ms)
 
     def reset(self):
         sys.exit(3)

@@ -19,7 +19,7 @@ from node.stream import Stream, tls_context
 from node.time_source import TimeSource
 from node.wall_clock import WallClock
 
-VERSION = "1.0.0"
+VERSION = "1.0.0"  # of the built-in application; an image has the one that was signed
 BUSY_WAIT_MS = 10
 IDLE_WAIT_MS = 1_000
 SWITCH_WAIT_MS = 20
@@ -35,6 +35,8 @@ class Node:
         self._account = account
         self._log = hal.log
         self._updating = updating
+        self._version = (updating and updating.version) or VERSION
+        self._model = "%s/%s" % (hal.device["product"], hal.device["hw_rev"])
         self._config = Configuration(Store(hal.flash + "/config"))
         self._clock = WallClock()
         self._outbox = Outbox(
@@ -104,8 +106,8 @@ class Node:
         self._measure(now_ms)
         self._greet(now_ms)
         self._delivery.step(now_ms)
-        if self._updating is not None and self._client.up:
-            self._tell_of_update(now_ms)
+        if self._updating is not None:
+            self._look_after_update(now_ms)
         self._report(now_ms)
         self._restart_or_sleep(now_ms)
 
@@ -204,7 +206,7 @@ class Node:
         if not self._hello_said:
             self._hello_said = True
             body = bodies.said_of_itself(
-                self._relays.states, firmware=VERSION, rssi_dbm=self._hal.rssi_dbm()
+                self._relays.states, self._version, self._model, self._hal.rssi_dbm()
             )
             self._outbox.append([(TIMELESS, 0, body)])
             self._say_configuration()
@@ -216,7 +218,8 @@ class Node:
         said = {
             "uptime_s": now_ms // 1000,
             "rssi_dbm": self._hal.rssi_dbm(),
-            "firmware": VERSION,
+            "firmware": self._version,
+            "model": self._model,
             "memory_bytes": self._hal.memory_bytes(),
             "waiting": self._outbox.waiting,
             "dropped": self._outbox.dropped + self.lost,
@@ -294,12 +297,13 @@ class Node:
         self._restart_at_ms = self._hal.up_ms() + RESTART_WITHIN_MS
         return False
 
-    def _tell_of_update(self, now_ms):
-        over = self._updating.answer()
+    def _look_after_update(self, now_ms):
+        over = self._updating.answer() if self._client.up else None
         if over is not None:
             self._commands.finish(over[0], over[1], over[2], now_ms)
-        if self._updating.is_overdue(now_ms):
-            self._hal.reset()
+            self._updating.answered()
+        if self._updating.is_overdue(now_ms) and self._restart_at_ms is None:
+            self._restart_at_ms = now_ms
 
     def _time_source(self):
         hal = self._hal

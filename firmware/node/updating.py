@@ -13,17 +13,21 @@ RETRY_MS = 5_000
 
 
 class Updating:
-    """What the running node has to do with updates. `files` is an `ota.flash.Files`."""
+    """What the running node has to do with updates. `files` is an `ota.flash.Files`.
+
+    `version` is what was signed of the image that runs; None of the built-in application.
+    """
 
     def __init__(self, files, store):
-        from ota.state import State
-
-        self._state_of = State
         self._files = files
         self._store = store
         document = store.read() or {}
         self._answer = document.get("answer")
-        self._trial = State(files).trial is not None
+        state = _state(files)
+        self._trial = state.trial is not None
+        slot = state.trial["slot"] if self._trial else state.active
+        self.version = state.slots[slot]["version"] if slot else None
+        self._report = None if self._trial else state.report
 
     def take(self, command, unix_ms):
         """Put a command down; the node restarts. Raises OSError."""
@@ -38,27 +42,40 @@ class Updating:
     def confirm(self):
         """The node is healthy: Kafka has something of it. Ends the trial of a new image."""
         if self._trial:
-            self._state_of(self._files).confirm()
+            state = _state(self._files)
+            state.confirm()
             self._trial = False
+            self._report = state.report
 
     def is_overdue(self, now_ms):
         """A new image that is not healthy by now is given up by a restart."""
         return self._trial and now_ms > HEALTHY_WITHIN_MS
 
     def answer(self):
-        """Once: (command id, outcome, reason) of an update that is over."""
+        """(command id, outcome, reason) of an update that is over, until `answered`; else None."""
+        said = self._answer or self._report
+        return said and (said["command_id"], said["outcome"], said.get("reason"))
+
+    def answered(self):
+        """The answer is in the node's ledger: it can be given again from there."""
         if self._answer is not None:
-            said, self._answer = self._answer, None
+            self._answer = None
             self._store.write({})
-            return said["command_id"], said["outcome"], said.get("reason")
-        if self._trial:
-            return None
-        state = self._state_of(self._files)
-        if state.report is None:
-            return None
-        said, state.report = state.report, None
-        state.store()
-        return said["command_id"], said["outcome"], said.get("reason")
+        elif self._report is not None:
+            self._report = None
+            state = _state(self._files)
+            state.report = None
+            state.store()
+
+
+def _state(files):
+    """What is known of the images; its code goes again, for it is needed seldom."""
+    from ota import forget
+    from ota.state import State
+
+    state = State(files)
+    forget()
+    return state
 
 
 def waiting_job(flash):
@@ -66,6 +83,18 @@ def waiting_job(flash):
     store = Store(flash + "/update")
     document = store.read() or {}
     return (document, store) if "parameters" in document else (None, store)
+
+
+def update_or_start(hal, files):
+    """Do the update that was put down, which ends in a restart; without one, run for ever."""
+    job, store = waiting_job(hal.flash)
+    if job is not None:
+        from ota.http import fetch
+
+        run_update(hal, files, job, store, fetch)
+    from node.start import start
+
+    start(hal, Updating(files, store))
 
 
 def run_update(hal, files, job, store, fetch):
@@ -89,6 +118,9 @@ def run_update(hal, files, job, store, fetch):
         if updates.report() is not None:
             updates.reported()  # it says the same in fewer words
         answer["reason"] = "%s: %s" % (error.reason, error.detail)
+        store.write({"answer": answer})
+    except Exception as error:  # or every start would begin it again, and the node never measure
+        answer["reason"] = "%s: %s" % (type(error).__name__, error)
         store.write({"answer": answer})
     hal.log("update_over", ready=updates.ready, why=answer.get("reason"))
     hal.reset()

@@ -7,46 +7,67 @@ path, its size (4); then the files, one after the other.
 import io
 
 _MAGIC = b"MSB1"
+_HEAD_BYTES = 6
 _MOST_FILES = 256
 _IS_DIRECTORY, _IS_FILE = 0x4000, 0x8000
-_CLOSE = 4
+_CLOSE, _BUFFER_BYTES = 4, 11  # requests of `ioctl`
 
 
 class BadBundle(Exception):
     """The image is no bundle; its signature said nothing of that."""
 
 
-def index_of(image, size):
-    """By path: (offset, size) of each file of a bundle of `size` bytes. Raises BadBundle."""
-    head = image.read(6)
+def head_of(image, size):
+    """What a bundle of `size` bytes says of its files, as it says it. Raises BadBundle.
+
+    It stays bytes: a dictionary of them would take six times the memory.
+    """
+    head = image.read(_HEAD_BYTES)
     if head[:4] != _MAGIC:
         raise BadBundle("no bundle")
     count = int.from_bytes(head[4:6], "big")
     if count > _MOST_FILES:
         raise BadBundle("too many files")
-    sizes = []
-    at = 6
+    parts = []
+    total = _HEAD_BYTES
     for _ in range(count):
-        length = _number(image, 1)
-        path = image.read(length)
-        if len(path) != length:
+        entry = image.read(1)
+        if entry:
+            entry += image.read(entry[0] + 4)
+        if not entry or len(entry) != entry[0] + 5:
             raise BadBundle("cut short")
-        sizes.append((path.decode(), _number(image, 4)))
-        at += 5 + length
-    index = {}
-    for path, length in sizes:
-        index[path] = (at, length)
-        at += length
-    if at != size:
-        raise BadBundle("its files have %d bytes, not %d" % (at, size))
-    return index
+        parts.append(entry)
+        total += len(entry) + int.from_bytes(entry[-4:], "big")
+    if total != size:
+        raise BadBundle("its files have %d bytes, not %d" % (total, size))
+    return b"".join(parts)
 
 
-def _number(image, length):
-    text = image.read(length)
-    if len(text) != length:
-        raise BadBundle("cut short")
-    return int.from_bytes(text, "big")
+def find(head, path):
+    """(offset, size) of a file of the bundle, None where there is none.
+
+    Without slices: what is thrown away while an import goes on cuts the heap up.
+    """
+    at = 0
+    offset = _HEAD_BYTES + len(head)
+    while at < len(head):
+        end = at + 1 + head[at]
+        size = head[end] << 24 | head[end + 1] << 16 | head[end + 2] << 8 | head[end + 3]
+        if head[at] == len(path) and head.find(path, at + 1, end) > 0:
+            return offset, size
+        at = end + 4
+        offset += size
+    return None
+
+
+def has_folder(head, path):
+    """Whether the bundle has files below `path`, which ends in a slash."""
+    at = 0
+    while at < len(head):
+        if head.find(path, at + 1, at + 1 + len(path)) > 0:
+            return True
+        at += 1 + head[at] + 4
+    return False
 
 
 class BundleFiles:
@@ -55,7 +76,7 @@ class BundleFiles:
     def __init__(self, path, size):
         self._path = path
         with open(path, "rb") as image:
-            self._index = index_of(image, size)
+            self._head = head_of(image, size)
 
     def mount(self, readonly, mkfs):
         pass
@@ -67,15 +88,16 @@ class BundleFiles:
         raise OSError(1)
 
     def stat(self, path):
-        path = path.strip("/")
-        if path in self._index:
-            return (_IS_FILE, 0, 0, 0, 0, 0, self._index[path][1], 0, 0, 0)
-        if not path or any(one.startswith(path + "/") for one in self._index):
-            return (_IS_DIRECTORY, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-        raise OSError(2)
+        path = path.strip("/").encode()
+        found = find(self._head, path)
+        if found is not None:
+            return (_IS_FILE, 0, 0, 0, 0, 0, found[1], 0, 0, 0)
+        if path and not has_folder(self._head, path + b"/"):
+            raise OSError(2)
+        return (_IS_DIRECTORY, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
     def open(self, path, mode):
-        found = self._index.get(path.strip("/"))
+        found = find(self._head, path.strip("/").encode())
         if found is None or "w" in mode or "a" in mode or "+" in mode:
             raise OSError(2 if found is None else 30)
         return _Part(self._path, found[0], found[1])
@@ -90,11 +112,11 @@ class _Part(io.IOBase):
         self._left = size
 
     def readinto(self, buffer):
-        length = min(len(buffer), self._left)
-        part = self._file.read(length)
-        buffer[: len(part)] = part
-        self._left -= len(part)
-        return len(part)
+        if len(buffer) > self._left:
+            buffer = memoryview(buffer)[: self._left]
+        count = self._file.readinto(buffer)
+        self._left -= count
+        return count
 
     def read(self, length=-1):
         part = self._file.read(self._left if length < 0 else min(length, self._left))
@@ -105,6 +127,8 @@ class _Part(io.IOBase):
         self._file.close()
 
     def ioctl(self, request, _argument):
+        if request == _BUFFER_BYTES:
+            return 240  # as many at once as an import takes
         if request == _CLOSE:
             self._file.close()
         return 0

@@ -1,12 +1,25 @@
 """Starts what `boot.choose` chose: the bundle's modules come before the built-in ones."""
 
+import gc
 import sys
 
+from ota import forget
 from ota.boot import choose
 from ota.bundle import BadBundle, BundleFiles
+from ota.flash import Files
 from ota.state import State, image_name
 
 APPLICATION = "/app"
+IMPORT_GARBAGE_BYTES = 2048  # collected that often, what imports throw away leaves no holes
+
+
+def mounted_application(folder):
+    """Choose and mount, and make room for what was chosen; the images in `folder`, as Files."""
+    files = Files(folder)
+    mount_application(files)
+    forget()
+    gc.threshold(IMPORT_GARBAGE_BYTES)
+    return files
 
 
 def mount_application(files):

@@ -125,12 +125,16 @@ def node_root(
 def pack(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, metavar="FOLDER")],
     into: Annotated[Path, typer.Argument(metavar="IMAGE")],
+    source: Annotated[
+        bool, typer.Option("--source", help="Leave .py as they are: for boards with much memory.")
+    ] = False,
 ) -> None:
-    """Make an image of an application's .py or .mpy files."""
-    from infra.firmware_bundle import bundle_of, files_in
+    """Make an image of an application's modules, compiled to .mpy."""
+    from infra.firmware_bundle import bundle_of, compiled, files_in
 
     with _refusals():
-        image = bundle_of(files_in(folder))
+        files = files_in(folder)
+        image = bundle_of(files if source else compiled(files))
         into.write_bytes(image)
     print(f"{len(image)} bytes")
 

@@ -123,7 +123,12 @@ def decode_telemetry(message: Message) -> Decoded:
         if unsaid != _VALUES:
             colons += _VALUES - unsaid
             readings.append(Reading(channel, measured_us, values, clock, seq))
-    if said.relay is not None or said.rssi_dbm is not None or said.firmware is not None:
+    if (
+        said.relay is not None
+        or said.rssi_dbm is not None
+        or said.firmware is not None
+        or said.model is not None
+    ):
         decoded.states = _states(said, measured_us, message.retained)
         colons += _colons_of_state(said)
     if payload.count(b":") != colons:
@@ -240,6 +245,8 @@ def _states(said: Payload, measured_us: int, retained: bool) -> list[State]:
         fields["rssi_dbm"] = rssi_of(said.rssi_dbm, "rssi_dbm")
     if said.firmware is not None:
         fields["firmware"] = require_text(said.firmware, "firmware")
+    if said.model is not None:
+        fields["model"] = require_text(said.model, "model")
     states = [State(measured_us, fields, retained=retained)] if fields else []
     if isinstance(said.relay, dict):
         for channel, closed in said.relay.items():
@@ -254,7 +261,7 @@ def _states(said: Payload, measured_us: int, retained: bool) -> list[State]:
 
 
 def _colons_of_state(said: Payload) -> int:
-    scalars = (said.relay, said.rssi_dbm, said.firmware, said.switched_by)
+    scalars = (said.relay, said.rssi_dbm, said.firmware, said.model, said.switched_by)
     colons = sum(value is not None for value in scalars)
     if isinstance(said.relay, dict):
         colons += sum(1 + channel.count(":") for channel in said.relay)

@@ -26,7 +26,10 @@ def stored(document: object) -> bytes:
 
 
 class NodeProcess:
-    """A node whose flash is the folder `flash`. `start` may be called again after `kill`."""
+    """A node whose flash is the folder `flash`. `start` may be called again after `kill`.
+
+    `module` is what it begins with, and `firmware` where it lies: sources, or bytecode.
+    """
 
     def __init__(
         self,
@@ -35,12 +38,15 @@ class NodeProcess:
         account: dict[str, object],
         config: dict[str, object],
         environment: dict[str, str],
+        firmware: Path = FIRMWARE,
+        module: str = "node.start",
     ) -> None:
         self._parts = parts
+        self._module = module
         self.flash = flash
         self._environment = {
             **os.environ,
-            "MICROPYPATH": f"{FIRMWARE}:.frozen",
+            "MICROPYPATH": f"{firmware}:.frozen",
             **environment,
         }
         flash.mkdir(exist_ok=True)
@@ -52,7 +58,7 @@ class NodeProcess:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                micropython(self._parts, "-m", "node.start"),
+                micropython(self._parts, "-m", self._module),
                 cwd=self.flash,
                 env=self._environment,
                 stdout=log,

@@ -2,10 +2,12 @@
 
 import json
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -185,7 +187,7 @@ def test_the_page_sets_a_node_up(tmp_path: Path, unused_port: int):
     )  # fmt: skip
     server.start()
     url = f"http://127.0.0.1:{unused_port}/"
-    with urllib.request.urlopen(url, timeout=30) as shown:
+    with urlopen_when_served(url) as shown:
         text = shown.read().decode()
     assert 'value="net"' in text
     assert "secret" not in text
@@ -201,6 +203,16 @@ def test_the_page_sets_a_node_up(tmp_path: Path, unused_port: int):
     server.join(30)
     assert not server.is_alive()
     assert Account(Store(str(tmp_path / "account")).read()).password == "secret"
+
+
+def urlopen_when_served(url: str) -> Any:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return urllib.request.urlopen(url, timeout=30)
+        except urllib.error.URLError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from ota.bundle import BadBundle, BundleFiles, index_of
+from ota.bundle import BadBundle, BundleFiles, head_of
 from ota.http import fetch
 from ota.record import Record
 from ota_device import TORN, CutFlash, PowerCut
@@ -47,11 +47,11 @@ def test_a_bundle_cut_anywhere_or_of_another_length_is_none():
     image = bundle_of(FILES)
     for size in range(len(image)):
         with pytest.raises(BadBundle):
-            index_of(io.BytesIO(image[:size]), size)
+            head_of(io.BytesIO(image[:size]), size)
     with pytest.raises(BadBundle):
-        index_of(io.BytesIO(image + b"\0"), len(image) + 1)
+        head_of(io.BytesIO(image + b"\0"), len(image) + 1)
     with pytest.raises(BadBundle):
-        index_of(io.BytesIO(b"MSB2" + image[4:]), len(image))
+        head_of(io.BytesIO(b"MSB2" + image[4:]), len(image))
 
 
 @pytest.mark.parametrize("torn", TORN)

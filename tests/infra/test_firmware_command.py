@@ -11,7 +11,8 @@ import pytest
 from infra.cli import firmware
 from infra.local import Stack
 from sinks.firmware_rollouts import advance
-from tests.infra.command_line import CommandLine, emptied, migrated_database
+from tests.databases import emptied, migrated_database
+from tests.infra.command_line import CommandLine
 
 pytestmark = pytest.mark.stack
 
@@ -48,6 +49,28 @@ def bench(run: Any, tmp_path: Path) -> Path:
     run("firmware", "pack", str(tmp_path / "node"), str(tmp_path / "node.img"))
     sign(run, tmp_path, "node.json")
     return tmp_path
+
+
+def test_modules_are_packed_as_bytecode_and_the_bootloader_stays_out(run: Any, tmp_path: Path):
+    for name in ("node/node.py", "ota/boot.py", "main.py"):
+        (tmp_path / "firmware" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "firmware" / name).write_text("VERSION = '1.0'\n")
+    run("firmware", "pack", str(tmp_path / "firmware"), str(tmp_path / "node.img"))
+    image = (tmp_path / "node.img").read_bytes()
+    assert image[4:6] == b"\0\1"
+    assert image[6:20] == b"\x0dnode/node.mpy"
+    run("firmware", "pack", str(tmp_path / "firmware"), str(tmp_path / "source.img"), "--source")
+    assert (tmp_path / "source.img").read_bytes().endswith(b"VERSION = '1.0'\n")
+
+
+def test_a_module_that_is_no_micropython_is_told_before_it_is_signed(run: Any, tmp_path: Path):
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node" / "node.py").write_text("def broken(:\n")
+    done = run(
+        "firmware", "pack", str(tmp_path / "node"), str(tmp_path / "x.img"), code=BAD_INPUT_EXIT
+    )
+    assert "node.py is no MicroPython" in done
+    assert not (tmp_path / "x.img").exists()
 
 
 def as_json(run: Any, *arguments: str) -> Any:

@@ -98,6 +98,7 @@ def test_fields_nobody_knows_are_ignored():
         (with_(relay={"a b": True}), Reason.OUT_OF_RANGE),
         (with_(rssi_dbm=2**80), Reason.OUT_OF_RANGE),
         (with_(firmware="\x1b[2J"), Reason.OUT_OF_RANGE),
+        (with_(model="\x1b[2J"), Reason.OUT_OF_RANGE),
         ({key: each for key, each in ENVELOPE.items() if key != "seq"}, Reason.MISSING_VALUE),
         ({"v": 1}, Reason.MISSING_VALUE),
     ],
@@ -205,9 +206,10 @@ def test_an_answer_to_a_command_is_an_event_with_all_that_it_says():
 def test_what_moved_a_relay_is_told_with_it():
     said = {"v": 1, "boot": "b", "seq": 1, "first": 1, "ts": NOW_S, "channels": {}}
     said |= {"relay": {"relay:0": True}, "switched_by": "wall", "firmware": "1.0"}
+    said["model"] = "node-pzem/esp32-1"
     states = decoded("homesync/h1/nodes/n1/telemetry/power", said).states
     assert [(one.channel, one.fields) for one in states] == [
-        (None, {"firmware": "1.0"}),
+        (None, {"firmware": "1.0", "model": "node-pzem/esp32-1"}),
         ("relay:0", {"relay": True, "switched_by": "wall"}),
     ]
 
