@@ -99,6 +99,16 @@ def command_topics() -> tuple[str, ...]:
     return tuple(filters)
 
 
+def every_device() -> Rights:
+    """What all devices together may do, for the account that plays them."""
+    each = [_rights(family, ["+"] * levels) for family, levels in FAMILIES.items()]
+    each.append(_rights_of_home("+", MAIN))
+    publish, subscribe = (
+        tuple(dict.fromkeys(filter for rights in each for filter in rights[way])) for way in (0, 1)
+    )
+    return Rights(publish, subscribe)
+
+
 FAMILIES = {"homesync": 2, "wattaway": 1, "home": 2, "shelly": 1, "shelly1": 1, "tasmota": 1,
             "z2m": 1}  # fmt: skip
 """Families that can have accounts, and of how many names their addresses consist."""

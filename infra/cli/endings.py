@@ -19,6 +19,7 @@ def told() -> Iterator[None]:
     from pydantic import ValidationError
 
     from infra.household.errors import FileRefused
+    from infra.local.door import NotLetIn
     from sinks.contracts import HomeError
     from sinks.finality import LogUnreachable, NotFinal
     from sinks.registry import AmbiguousDevice, BadEntry, RegistryError
@@ -29,7 +30,7 @@ def told() -> Iterator[None]:
     except (FileRefused, AmbiguousDevice, BadEntry, HomeError, TariffError) as error:
         _tell(str(error))
         raise typer.Exit(os.EX_DATAERR) from error
-    except (RegistryError, NotFinal, LogUnreachable, TimeoutError) as error:
+    except (RegistryError, NotFinal, LogUnreachable, TimeoutError, NotLetIn) as error:
         _tell(str(error))
         raise typer.Exit(1) from error
     except ValidationError as error:

@@ -29,8 +29,11 @@ def fuzz(seed: Seed = 1, payloads: Payloads = 10_000, as_json: Json = False) -> 
     from infra.cli.endings import told
     from infra.fuzz.run import Fuzz
     from infra.local import Stack, StackSettings
+    from infra.local.door import NEED_ANONYMOUS, knock
+    from schemas.connections import MqttConnection
 
     with told(), shown(payloads) as progress:
+        knock(MqttConnection(), None, NEED_ANONYMOUS)
         report = Fuzz(Stack(StackSettings()), seed).run(payloads, progress)
     print(json.dumps(report.document())) if as_json else _print(report)
     if not report.ok:

@@ -215,8 +215,6 @@ def run_load(
         believe="puback" if options.believe == "puback" else "ack",
         host=mqtt.host,
         port=mqtt.port,
-        username=mqtt.username,
-        password=mqtt.password,
         sample_every=max(1, round(options.rate / SAMPLES_PER_S)),
     )
     channels = claim_devices(database.url, settings)
@@ -242,15 +240,14 @@ def run_load(
 def check_running(
     mqtt: "MqttConnection", kafka: "KafkaConnection", database: "DatabaseConnection"
 ) -> None:
-    """Raises NotRunning that names the first part of the pipeline that does not work."""
-    import socket
-
+    """Raises NotRunning that names the first part of the pipeline that does not work; NotLetIn."""
     import psycopg
 
+    from infra.local.door import NEED_ANONYMOUS, knock
     from sinks.finality import LogUnreachable, log_ends
 
     try:
-        socket.create_connection((mqtt.host, mqtt.port), timeout=5).close()
+        knock(mqtt, None, NEED_ANONYMOUS)
     except OSError as error:
         raise NotRunning(f"mosquitto does not answer at {mqtt.host}:{mqtt.port}") from error
     try:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from infra.household import Layout, Minute
+    from ingest.mqtt_account import MqttAccount
     from schemas.connections import DatabaseConnection, KafkaConnection, MqttConnection
 
 ZONE = "Asia/Bangkok"  # of a device registered here; the file's own clock is shifted away
@@ -74,6 +75,8 @@ def replay(
     """Send a file of measurements through MQTT as a homesync node, shifted so that it ends now."""
     from infra.cli.endings import told
     from infra.household import layout_named
+    from infra.local.broker import player_account
+    from infra.local.settings import StackSettings
     from schemas.connections import DatabaseConnection, KafkaConnection, MqttConnection
 
     factor = _factor(speed)
@@ -83,6 +86,7 @@ def replay(
             layout_named(format),
             device,
             MqttConnection(),
+            player_account(StackSettings()),
             DatabaseConnection(),
             KafkaConnection(),
             factor=factor,
@@ -104,6 +108,7 @@ def replay_file(
     layout: "Layout",
     name: str,
     mqtt: "MqttConnection",
+    account: "MqttAccount",
     database: "DatabaseConnection",
     kafka: "KafkaConnection",
     *,
@@ -118,9 +123,11 @@ def replay_file(
     from infra.household.mqtt_node import send_all
     from infra.household.node import claim_node, minute_uwh, stored_between
     from infra.household.register import meter_body, meter_readings
+    from infra.local.door import GIVE_ACCOUNT, knock
     from sinks.registry import check_zone
 
     begun = time.monotonic()
+    knock(mqtt, account, GIVE_ACCOUNT)
     zone = check_zone(ZONE)
     report = FileReport()
     minutes: list[Minute] = []
@@ -156,6 +163,7 @@ def replay_file(
     with shown_bar("replaying", len(readings)) as advance:
         send_all(
             mqtt,
+            account,
             node,
             uuid.uuid4().hex[:16],
             [meter_body(reading, shift_us) for reading in readings],

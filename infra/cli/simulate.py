@@ -64,12 +64,17 @@ def simulate(
             print(json.dumps(line))
         return
     from infra.cli.endings import told
+    from infra.local.broker import player_account
+    from infra.local.door import GIVE_ACCOUNT, knock
+    from infra.local.settings import StackSettings
     from infra.simulator.publisher import Publisher, claim_fleet
     from schemas.connections import DatabaseConnection, MqttConnection
 
     with told():
+        mqtt, account = MqttConnection(), player_account(StackSettings())
+        knock(mqtt, account, GIVE_ACCOUNT)
         claim_fleet(DatabaseConnection().url, every)
-        publisher = Publisher(MqttConnection(), every)
+        publisher = Publisher(mqtt, account, every)
         for stop in (signal.SIGTERM, signal.SIGINT):
             signal.signal(stop, lambda *_frame: publisher.stop())
         print(f"{devices} devices, seed {seed}", file=sys.stderr, flush=True)

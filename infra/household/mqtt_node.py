@@ -10,6 +10,7 @@ from paho.mqtt.client import Client, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
 from infra.household.node import Node
+from ingest.mqtt_account import MqttAccount
 from schemas.connections import MqttConnection
 from schemas.homesync import Ack
 
@@ -28,6 +29,7 @@ class NotAcknowledged(ConnectionError):
 
 def send_all(
     connection: MqttConnection,
+    account: MqttAccount,
     node: Node,
     boot: str,
     bodies: Sequence[str],
@@ -41,7 +43,7 @@ def send_all(
     Raises NotAcknowledged, and OSError where no broker answers.
     """
     safe = _Safe(boot)
-    client = _connected(connection, node, boot, safe)
+    client = _connected(connection, account, node, boot, safe)
     try:
         _send(client, node, boot, bodies, safe, due_s, on_safe)
     finally:
@@ -73,10 +75,12 @@ class _Safe:
             return self.seq
 
 
-def _connected(connection: MqttConnection, node: Node, boot: str, safe: _Safe) -> Client:
+def _connected(
+    connection: MqttConnection, account: MqttAccount, node: Node, boot: str, safe: _Safe
+) -> Client:
     subscribed = threading.Event()
     client = Client(CallbackAPIVersion.VERSION2, client_id=f"replay-{boot}", protocol=MQTTv5)
-    client.username_pw_set(connection.username, connection.password)
+    account.apply(client)
     client.max_inflight_messages_set(_INFLIGHT)
     client.max_queued_messages_set(0)  # bounded by MOST_UNACKNOWLEDGED
 

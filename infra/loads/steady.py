@@ -13,8 +13,10 @@ from typing import Any, Self
 import psycopg
 
 from infra.loads.accounting import Progress, account_for, claim_devices
+from infra.local.door import NEED_ANONYMOUS, knock
 from infra.swarm.record import Record
 from infra.swarm.swarm import Counts, Swarm, SwarmSettings, new_record
+from schemas.connections import MqttConnection
 from sinks.accounting import Account
 from sinks.finality import wait_final
 
@@ -39,6 +41,8 @@ class SteadyLoad:
     def __init__(
         self, settings: SwarmSettings, *, database_url: str, kafka_bootstrap: str, folder: Path
     ) -> None:
+        """Raises NotLetIn where the broker wants accounts."""
+        knock(MqttConnection(host=settings.host, port=settings.port), None, NEED_ANONYMOUS)
         self.settings = settings
         self.channels = claim_devices(database_url, settings)
         self.record: Record = new_record(settings, folder)

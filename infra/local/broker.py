@@ -21,8 +21,9 @@ from infra.local.authority import Authority
 from infra.local.errors import StackError
 from infra.local.parts import Parts
 from infra.local.settings import StackSettings
+from ingest.mqtt_account import MqttAccount
 from schemas.connections import AccountsConnection
-from schemas.mqtt_rights import Rights, command_topics
+from schemas.mqtt_rights import Rights, command_topics, every_device
 from sinks.dynamic_security import ADMIN, Account, Hash, document, hash_password
 
 BROKER = "broker"  # its certificate
@@ -32,6 +33,8 @@ SERVICES = {
     "uplink": "meterstream-uplink",
     "downlink": "meterstream-downlink",
     "poller": "meterstream-poller",
+    "simulator": "meterstream-simulator",
+    "switches": "meterstream-simulator",
 }
 """The user names of our own processes, by program."""
 
@@ -46,8 +49,21 @@ def service_accounts() -> list[Account]:
         "uplink": Rights(("homesync/+/nodes/+/ack",), (*SUBSCRIPTIONS, DROPPED_COUNTER)),
         "downlink": Rights(command_topics(), ()),
         "poller": Rights(QUESTIONS, LISTENED),
+        "simulator": every_device(),
     }
-    return [Account(user, None, rights[program]) for program, user in SERVICES.items()]
+    return [Account(SERVICES[program], None, those) for program, those in rights.items()]
+
+
+def player_account(settings: StackSettings) -> MqttAccount:
+    """Who plays devices: METERSTREAM_MQTT_USER, else where the broker wants accounts the simulator.
+
+    Raises ValidationError where a password cannot be read.
+    """
+    account = MqttAccount()
+    if account.user is not None or settings.mqtt_anonymous:
+        return account
+    user = SERVICES["simulator"]
+    return MqttAccount(user=user, password_file=password_file(settings, user))
 
 
 def prepare(settings: StackSettings, parts: Parts) -> None:

@@ -22,6 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from infra.simulator.families import ZONE, Device, Message
 from infra.swarm.outbox import FalseAck, Outbox
+from ingest.mqtt_account import MqttAccount
 from schemas.connections import MqttConnection
 from schemas.homesync import Ack, Position
 from schemas.units import SECOND_US
@@ -58,8 +59,11 @@ class _Node:
 class Publisher:
     """Publishes what the devices say when it is due, until it is told to stop."""
 
-    def __init__(self, connection: MqttConnection, devices: Sequence[Device]) -> None:
+    def __init__(
+        self, connection: MqttConnection, account: MqttAccount, devices: Sequence[Device]
+    ) -> None:
         self._connection = connection
+        self._account = account
         self._devices = devices
         self._nodes: dict[int, _Node] = {}
         self._by_ack_topic = {one.ack_topic: one.number for one in devices if one.ack_topic}
@@ -177,7 +181,7 @@ class Publisher:
             client_id=f"simulator-{self._chance.randrange(1 << 32):08x}-{index}",
             protocol=MQTTv5,
         )
-        client.username_pw_set(connection.username, connection.password)
+        self._account.apply(client)
         client.max_inflight_messages_set(MOST_UNACKNOWLEDGED)
         topics = [
             (device.ack_topic, 1)

@@ -73,9 +73,7 @@ class Link(asyncio.Protocol):
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]
         settings = self._swarm.settings
         client_id = f"{settings.home}-{self._node.name}"
-        self.transport.write(
-            wire.connect(client_id, KEEPALIVE_S, settings.username, settings.password)
-        )
+        self.transport.write(wire.connect(client_id, KEEPALIVE_S))
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.opened.done():

@@ -29,8 +29,6 @@ class SwarmSettings:
     believe: Believe = "ack"
     host: str = "127.0.0.1"
     port: int = 1883
-    username: str | None = None
-    password: str | None = None
     sample_every: int = 0
     behaviour: Behaviour = PLAIN
 

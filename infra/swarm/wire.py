@@ -34,18 +34,10 @@ def text(value: str) -> bytes:
     return len(raw).to_bytes(2, "big") + raw
 
 
-def connect(
-    client_id: str, keepalive_s: int, username: str | None = None, password: str | None = None
-) -> bytes:
-    flags = 0x02  # clean start
-    payload = text(client_id)
-    if username is not None:
-        flags |= 0x80
-        payload += text(username)
-    if password is not None:
-        flags |= 0x40
-        payload += text(password)
-    body = text("MQTT") + bytes((5, flags)) + keepalive_s.to_bytes(2, "big") + b"\0" + payload
+def connect(client_id: str, keepalive_s: int) -> bytes:
+    """A clean start, as nobody: a swarm has no accounts."""
+    head = text("MQTT") + bytes((5, 0x02)) + keepalive_s.to_bytes(2, "big")
+    body = head + b"\0" + text(client_id)
     return b"\x10" + varint(len(body)) + body
 
 

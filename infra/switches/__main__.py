@@ -14,6 +14,7 @@ import psycopg
 from infra.switches.families import devices_of
 from infra.switches.fleet import Fleet
 from infra.switches.journal import Journal
+from ingest.mqtt_account import MqttAccount
 from schemas.connections import DatabaseConnection, MqttConnection
 from sinks.registry import claim_device
 
@@ -33,7 +34,7 @@ def main() -> None:
     folder = Path(os.environ["METERSTREAM_STATE_DIR"]) / "switches"
     folder.mkdir(exist_ok=True)
     journal = Journal(folder / f"{time.time_ns()}.jsonl")
-    fleet = Fleet(MqttConnection(), devices, journal)
+    fleet = Fleet(MqttConnection(), devices, journal, account=MqttAccount())
     fleet.start()
     stop.wait()
     fleet.stop()

@@ -21,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from infra.switches.device import Publish, Switch
 from infra.switches.journal import Journal
+from ingest.mqtt_account import MqttAccount
 from schemas.connections import MqttConnection
 
 KEEPALIVE_S = 20
@@ -80,8 +81,10 @@ class Fleet:
         journal: Journal,
         seed: int = 1,
         whims: Whims | None = None,
+        account: MqttAccount | None = None,
     ) -> None:
         self._connection = connection
+        self._account = account
         self._lines = {device.address: _Line(device) for device in devices}
         self._journal = journal
         self._chance = random.Random(seed)
@@ -200,6 +203,8 @@ class Fleet:
             protocol=MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
         )
+        if self._account is not None:
+            self._account.apply(client)
         will = device.will
         client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
         client.on_connect = lambda client, *_: self._connected(line, client)

@@ -22,6 +22,7 @@ from infra.household.raw_log import RawLog
 from infra.household.survey import survey_file
 from infra.local import Stack
 from ingest.decoders.topic_table import decode
+from ingest.mqtt_account import MqttAccount
 from ingest.partitioner import partition_of
 from schemas.connections import MqttConnection
 from schemas.topics import RAW
@@ -165,7 +166,8 @@ def test_a_replayed_node_sends_again_what_nobody_has(ready: Stack, monkeypatch):
     bodies = [f'"ts":{1_700_000_000 + i},"channels":{{}}}}' for i in range(10)]
     safe: list[int] = []
     try:
-        send_all(MqttConnection(port=ready.mqtt_port), node, "b00t", bodies, on_safe=safe.append)
+        mqtt = MqttConnection(port=ready.mqtt_port)
+        send_all(mqtt, MqttAccount(), node, "b00t", bodies, on_safe=safe.append)
     finally:
         uplink.close()
     assert sum(safe) == 10
@@ -178,5 +180,6 @@ def test_a_replayed_node_sends_again_what_nobody_has(ready: Stack, monkeypatch):
 
 def test_a_node_that_nobody_answers_gives_up(ready: Stack, monkeypatch):
     monkeypatch.setattr("infra.household.mqtt_node.GIVE_UP_S", 0.5)
+    mqtt, node = MqttConnection(port=ready.mqtt_port), Node("home-y", "y")
     with pytest.raises(ConnectionError, match="does the uplink run"):
-        send_all(MqttConnection(port=ready.mqtt_port), Node("home-y", "y"), "b", ['"ts":1}'])
+        send_all(mqtt, MqttAccount(), node, "b", ['"ts":1}'])
