@@ -53,7 +53,8 @@ def compiled(files: Mapping[str, bytes]) -> dict[str, bytes]:
             ) as process:  # fmt: skip
                 _, errors = process.communicate()
             if process.returncode:
-                raise BadImage(f"{name} is no MicroPython: {errors.strip()}")
+                told = " ".join(errors.replace(str(source), name).split())
+                raise BadImage(f"{name} is no MicroPython: {told}")
             made[name.removesuffix(".py") + ".mpy"] = bytecode.read_bytes()
     return made
 
