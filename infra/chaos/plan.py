@@ -9,8 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 MONEY = ("cost", "billing")
-PROCESSES = ("uplink", "worker", "rollup", *MONEY, "api", "mosquitto", "timescale", "kafka")
-IN_FLOW = ("uplink", "worker", "mosquitto", "timescale", "kafka")
+COMMANDS = ("commands", "downlink")
+BESIDE = ("presence", "poller")
+SERVERS = ("mosquitto", "timescale", "kafka")
+PROCESSES = ("uplink", "worker", "rollup", *MONEY, *COMMANDS, *BESIDE, "api", *SERVERS)
+IN_FLOW = ("uplink", "worker", *SERVERS)
+STOPPED = (*IN_FLOW, *MONEY, *COMMANDS, *BESIDE)
 HOPS: Mapping[str, tuple[str, ...]] = {
     "node-broker": ("mosquitto",),
     "broker-uplink": ("mosquitto", "uplink"),
@@ -47,7 +51,7 @@ KINDS = {
     for kind in (
         Kind("kill", "kill -9", PROCESSES, share=9),
         Kind("kill2", "kill -9 of two at once", PROCESSES, together=2),
-        Kind("stop", "SIGSTOP, then SIGCONT", (*IN_FLOW, *MONEY), 1, 60),
+        Kind("stop", "SIGSTOP, then SIGCONT", STOPPED, 1, 60),
         Kind("restart", "a clean stop and start", PROCESSES),
         Kind("wipe", "the broker's files deleted while it is stopped", ("mosquitto",)),
         Kind("down", "stopped for --down-s", ("kafka", "timescale")),
@@ -113,7 +117,16 @@ def targets_of(text: str) -> tuple[str, ...]:
 
 def hits_money(kinds: Sequence[str], targets: Sequence[str]) -> bool:
     """Whether a fault may hit who works out costs and bills."""
-    return any(set(KINDS[name].targets) & set(targets) & set(MONEY) for name in kinds)
+    return _hits(MONEY, kinds, targets)
+
+
+def hits_commands(kinds: Sequence[str], targets: Sequence[str]) -> bool:
+    """Whether a fault may hit who brings commands to devices."""
+    return _hits(COMMANDS, kinds, targets)
+
+
+def _hits(some: Sequence[str], kinds: Sequence[str], targets: Sequence[str]) -> bool:
+    return any(set(KINDS[name].targets) & set(targets) & set(some) for name in kinds)
 
 
 def plan(

@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +60,7 @@ class Report:
     memory: dict[str, dict[str, float]]
     faults: list[Row]
     failures: list[str]
+    commands: dict[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -180,6 +181,7 @@ def passage(report: Report) -> str:
         )
         + " |",
         "",
+        *([f"Commands meanwhile: {counted(report.commands)}.", ""] if report.commands else []),
         "| fault | target | times | p50, s | p95, s | max, s |",
         "|---|---|---:|---:|---:|---:|",
         *(
@@ -194,6 +196,10 @@ def passage(report: Report) -> str:
     if report.failures:
         lines += ["", "**Not held:**", *(f"- {failure}" for failure in report.failures)]
     return "\n".join(lines)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
 
 
 def _s(seconds: float | None) -> str:

@@ -6,7 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +16,11 @@ import psycopg
 from infra.chaos import checks, report
 from infra.chaos.faults import STRIKES
 from infra.chaos.money import Money
-from infra.chaos.plan import GROUPS, KINDS, BadPlan, Planned, hits_money, plan
+from infra.chaos.plan import GROUPS, KINDS, BadPlan, Planned, hits_commands, hits_money, plan
 from infra.chaos.report import Report, Row
 from infra.chaos.rig import CannotMount, Rig, mounted_disk, private_rig
 from infra.chaos.samples import Samples
+from infra.chaos.switchings import NotSettled, Switchings
 from infra.chaos.zombie import ZombieError
 from infra.loads.accounting import Progress
 from infra.loads.steady import LoadFailed, SteadyLoad
@@ -34,12 +35,16 @@ DRAINED_S = 3.0  # no more waits than the nodes make in so long
 MOST_NAMED = 100_000
 MOST_SAID = 20
 SERVES_AT = {
-    "rollup": ("rollup_metrics_port", "metrics"),
-    "cost": ("cost_metrics_port", "metrics"),
-    "billing": ("billing_metrics_port", "metrics"),
-    "api": ("api_port", "health"),
+    "rollup": "rollup_metrics_port",
+    "cost": "cost_metrics_port",
+    "billing": "billing_metrics_port",
+    "commands": "commands_metrics_port",
+    "downlink": "downlink_metrics_port",
+    "presence": "presence_metrics_port",
+    "poller": "poller_metrics_port",
+    "api": "api_port",
 }
-"""Processes outside the flow: port and path at which they serve."""
+"""Processes outside the flow: the port at which their `/health` is."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Options:
 def run_chaos(options: Options, told: Progress, folder: Path | None = None) -> Report:
     """A run on a stack of its own; the swarm's record is kept in `folder`, if that is given.
 
-    Raises StackError, SwarmError.
+    Raises StackError, SwarmError, LoadFailed, NotSettled.
     """
     with tempfile.TemporaryDirectory(prefix="meterstream-chaos-") as made:
         told("starting a stack of its own", 0, 0)
@@ -102,7 +107,7 @@ def run_faults(
 
     `after` is called with each fault when all is as before it.
 
-    Raises LoadFailed if there is nothing to account for.
+    Raises LoadFailed if there is nothing to account for, NotSettled if no command can be given.
     """
     began = time.time()
     settings = SwarmSettings(
@@ -128,14 +133,21 @@ def run_faults(
         if hits_money(options.kinds, options.targets):
             money = held.enter_context(Money(rig.stack, f"{settings.home}-", options.seed))
         held.enter_context(load)
+        switchings = None
+        if hits_commands(options.kinds, options.targets):
+            home = f"{settings.home}-relays"
+            switchings = held.enter_context(
+                Switchings(rig.stack, rig.mqtt_port, folder, home, options.seed)
+            )
         load.wait_until_stored(time.time())
         try:
             for planned in _due(options, told):
-                rows.append(_strike(rig, load, samples, planned))
+                with _undisturbed(switchings, planned):
+                    rows.append(_strike(rig, load, samples, planned))
                 if after is not None:
                     after(load, rows[-1])
                 time.sleep(planned.pause_s)
-        except (LoadFailed, ZombieError, StackError, LogUnreachable) as error:
+        except (LoadFailed, ZombieError, StackError, LogUnreachable, NotSettled) as error:
             failures.append(f"fault {len(rows) + 1}: {error}")
         spoke_s = time.time() - began
         try:
@@ -145,6 +157,9 @@ def run_faults(
         if money is not None:
             told("looking at bills and costs", 0, 0)
             failures += money.settle()
+        if switchings is not None:
+            told("looking at commands", 0, 0)
+            failures += switchings.settle()
     if failures or not account.ok:
         failures += _evidence(rig, folder, told)
     told("looking at offsets and topics", 0, 0)
@@ -179,6 +194,7 @@ def run_faults(
         memory=samples.summary(),
         faults=rows,
         failures=failures,
+        commands={} if switchings is None else dict(switchings.counts),
     )
 
 
@@ -248,6 +264,13 @@ def _strike(rig: Rig, load: SteadyLoad, samples: Samples, planned: Planned) -> R
     return row
 
 
+def _undisturbed(switchings: Switchings | None, planned: Planned) -> AbstractContextManager[None]:
+    """A restored database has forgotten what was commanded after its dump: so nothing is."""
+    if switchings is not None and planned.kind == "backup":
+        return switchings.none_open()
+    return nullcontext()
+
+
 def _impossible(rig: Rig, planned: Planned) -> str:
     """Why this rig cannot have this fault; empty if it can."""
     if planned.kind in GROUPS["net"] and rig.proxies is None:
@@ -259,8 +282,7 @@ def _impossible(rig: Rig, planned: Planned) -> str:
 
 def _serves(rig: Rig, name: str, before: int) -> bool:
     """Whether another process than `before` answers."""
-    port, path = SERVES_AT[name]
-    url = f"http://127.0.0.1:{getattr(rig.stack.settings, port)}/{path}"
+    url = f"http://127.0.0.1:{getattr(rig.stack.settings, SERVES_AT[name])}/health"
     try:
         if rig.stack.pid(name) == before:
             return False

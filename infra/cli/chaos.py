@@ -76,6 +76,7 @@ def run(
     from infra.chaos import report as reports
     from infra.chaos.plan import BadPlan, kinds_of, targets_of
     from infra.chaos.run import Options, run_chaos
+    from infra.chaos.switchings import NotSettled
     from infra.cli.endings import told
     from infra.cli.load import shown
     from infra.loads.steady import LoadFailed
@@ -98,7 +99,7 @@ def run(
     try:
         with told(), shown() as progress:
             report = run_chaos(options, progress, keep)
-    except LoadFailed as error:
+    except (LoadFailed, NotSettled) as error:
         print(f"meterstream: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     if write is not None:
@@ -135,6 +136,8 @@ def _print(report: "Report") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from infra.chaos.report import counted
+
     console = Console()
     faults = Table("", "fault", "target", "at", "lasted, s", "recovery, s", "every node, s", "",
                    box=None)  # fmt: skip
@@ -152,6 +155,8 @@ def _print(report: "Report") -> None:
     for name, figures in report.memory.items():
         account.add_row(name, ", ".join(f"{key} {value:g}" for key, value in figures.items()))
     console.print(account)
+    if report.commands:
+        console.print(f"commands: {counted(report.commands)}")
     for failure in report.failures:
         console.print(failure, markup=False, highlight=False, soft_wrap=True, style="red")
     if report.ok:

@@ -24,9 +24,10 @@ from infra.local.programs import OWN, SERVERS
 from infra.switches.device import Switch
 from infra.switches.families import devices_of
 from infra.switches.fleet import Fleet, Whims
-from infra.switches.journal import Journal, read_journal
+from infra.switches.journal import Journal
 from infra.trials.echo import Echo
-from infra.trials.switching import Account, Asked, Attributed, RelayKey, account
+from infra.trials.relays import Relays
+from infra.trials.switching import Account
 from schemas.command import Kind
 from schemas.connections import MqttConnection
 from sinks.command_errors import CommandError
@@ -92,7 +93,7 @@ class _Trial:
     ) -> None:  # fmt: skip
         self._stack = stack
         self._devices = devices
-        self._journal = journal
+        self._relays = Relays(devices, journal)
         self._seed = seed
         self._chance = random.Random(seed)
         self._progress = progress
@@ -116,7 +117,7 @@ class _Trial:
             fleet.calm()
             with psycopg.connect(self._stack.database_url, autocommit=True) as conn:
                 still_open = self._wait_ended(conn)
-                found = self._account(conn)
+                found = self._relays.account(conn)
                 rows = conn.execute("SELECT state, count(*) FROM command GROUP BY 1").fetchall()
                 states = {str(state): int(count) for state, count in rows}
         finally:
@@ -125,7 +126,7 @@ class _Trial:
         return CommandTrial(
             seed=self._seed,
             devices=len(self._devices),
-            relays=sum(len(device.on) for device in self._devices),
+            relays=self._relays.count,
             accepted=accepted,
             refused=dict(self._refused),
             states=states,
@@ -180,87 +181,19 @@ class _Trial:
 
     def _wait_known(self, conn: psycopg.Connection[Any]) -> None:
         """Until the state of every relay is stored; then commands may come at any pace."""
-        wanted = {
-            (device.address, device.channel(relay) or "")
-            for device in self._devices
-            for relay in range(len(device.on))
-        }
         deadline = time.monotonic() + KNOWN_WITHIN_S
-        while True:
-            rows = conn.execute(
-                "SELECT address, channel, device_id FROM device_state JOIN device USING (device_id)"
-                " WHERE field = 'relay'"
-            ).fetchall()
-            known = {(address, channel) for address, channel, _ in rows}
-            self._progress("devices", len(wanted & known), len(wanted))
-            if wanted <= known:
-                break
+        while unknown := self._relays.unknown(conn):
+            self._progress("devices", self._relays.count - len(unknown), self._relays.count)
             if time.monotonic() > deadline:
-                raise TimeoutError(f"nobody knows {sorted(wanted - known)[:3]}")
+                raise TimeoutError(f"nobody knows {unknown[:3]}")
             time.sleep(0.5)
-        self._ids = {address: device_id for address, _, device_id in rows}
-        conn.execute(
-            "INSERT INTO command_limit (device_id, switch_interval_s) "
-            "SELECT device_id, 0 FROM device"
-        )
+        self._ids = self._relays.device_ids(conn)
+        self._relays.without_interlock(conn)
 
     def _wait_ended(self, conn: psycopg.Connection[Any]) -> int:
         """Until every command has ended and every relay is believed to be as it is."""
         deadline = time.monotonic() + ENDED_WITHIN_S
-        while True:
-            ((still_open, unread),) = conn.execute(
-                "SELECT (SELECT count(*) FROM command "
-                "        WHERE state IN ('accepted', 'sent', 'received')),"
-                "       (SELECT count(*) FROM command_answer)"
-            ).fetchall()
-            self._progress("open commands", still_open, 0)
-            settled = not still_open and not unread and self._reported(conn) == self._is_on()
-            if settled or time.monotonic() > deadline:
-                return int(still_open)
+        while not self._relays.is_settled(conn) and time.monotonic() < deadline:
+            self._progress("open commands", self._relays.open(conn), 0)
             time.sleep(0.5)
-
-    # ---- the account
-
-    def _is_on(self) -> dict[RelayKey, bool]:
-        return {
-            (device.address, relay): on
-            for device in self._devices
-            for relay, on in enumerate(device.on)
-        }
-
-    def _relay_keys(self) -> dict[tuple[str, str], RelayKey]:
-        return {
-            (device.address, device.channel(relay) or ""): (device.address, relay)
-            for device in self._devices
-            for relay in range(len(device.on))
-        }
-
-    def _reported(self, conn: psycopg.Connection[Any]) -> dict[RelayKey, bool]:
-        keys = self._relay_keys()
-        rows = conn.execute(
-            "SELECT address, channel, value FROM device_state JOIN device USING (device_id) "
-            "WHERE field = 'relay'"
-        )
-        return {keys[address, channel]: value for address, channel, value in rows}
-
-    def _account(self, conn: psycopg.Connection[Any]) -> Account:
-        keys = self._relay_keys()
-        asked = [
-            Asked(str(command_id), seq, keys[address, channel], kind == "on", *rest)
-            for command_id, seq, address, channel, kind, *rest in conn.execute(
-                "SELECT command_id, command_seq, address, coalesce(command.channel, ''), kind, "
-                "       to_us(issued_at), to_us(expires_at), state, confirmed_by, "
-                "       sent_at IS NOT NULL "
-                "FROM command JOIN device USING (device_id)"
-            )
-        ]
-        attributed = [
-            Attributed(keys[address, channel], *rest)
-            for address, channel, *rest in conn.execute(
-                "SELECT address, switch_event.channel, to_us(at), was_on, is_on, by_kind, by_whom, "
-                "       command_id::text "
-                "FROM switch_event JOIN device USING (device_id) ORDER BY switch_no"
-            )
-        ]
-        ran = read_journal(self._journal.path)
-        return account(ran, asked, attributed, self._is_on(), self._reported(conn))
+        return self._relays.open(conn)

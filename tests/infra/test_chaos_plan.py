@@ -10,6 +10,8 @@ from infra.chaos.plan import (
     PROCESSES,
     BadPlan,
     Planned,
+    hits_commands,
+    hits_money,
     kinds_of,
     plan,
     targets_of,
@@ -66,6 +68,14 @@ def test_a_process_stands_for_its_hops():
     assert targets_of("uplink") == ("uplink", "broker-uplink", "uplink-kafka")
     hops = {one.target for one in drawn(30, kinds="stall", target="uplink")}
     assert hops == {"broker-uplink", "uplink-kafka"}
+
+
+def test_bills_and_commands_go_on_where_a_fault_may_hit_who_makes_them():
+    assert hits_money(kinds_of("kill"), targets_of("all"))
+    assert hits_commands(kinds_of("kill"), targets_of("all"))
+    assert hits_commands(kinds_of("wipe,stop"), targets_of("downlink,mosquitto"))
+    assert not hits_commands(kinds_of("wipe,net"), targets_of("all"))
+    assert not hits_money(kinds_of("kill"), targets_of("commands,poller"))
 
 
 @pytest.mark.parametrize(
