@@ -1,4 +1,4 @@
-"""The PZEMs on a serial line: read in turn, their registers reset when told. Never waits."""
+"""The PZEMs on a serial line: read in turn, reset or given an address when told. Never waits."""
 
 from node.modbus import BadFrame
 from node.pzem004t import (
@@ -7,10 +7,11 @@ from node.pzem004t import (
     read_request,
     refuse_not_done,
     reset_energy_request,
+    set_address_request,
 )
 
 TRIES = 2
-RESET, READ = "reset", "read"
+RESET, READ, MOVE = "reset", "read", "move"
 
 
 class Meters:
@@ -21,10 +22,11 @@ class Meters:
         self._fault = fault
         self.set_named(named)
         self._queue = []  # (what, address, tries left)
+        self._new_address = None
         self._current = None
         self._found = []  # (channel, Measurement) of the round under way
         self._round = False
-        self._reset_result = None
+        self._result = None
         self.bad_frames = 0
 
     @property
@@ -51,9 +53,18 @@ class Meters:
                 return True
         return False
 
-    def reset_result(self):
-        """Once: (done, why not) of a reset that is over."""
-        result, self._reset_result = self._reset_result, None
+    def set_address(self, old, new):
+        """Have the meter at `old` answer to `new` from then on; it keeps that without power.
+
+        Raises ValueError for an address that no meter may have.
+        """
+        set_address_request(old, new)
+        self._new_address = new
+        self._queue.insert(0, (MOVE, old, 1))
+
+    def result(self):
+        """Once: (done, why not) of a reset or a new address that is over."""
+        result, self._result = self._result, None
         return result
 
     def step(self, now_ms):
@@ -79,19 +90,24 @@ class Meters:
                     self._found.append((self._named[address], found))
             else:
                 refuse_not_done(frame, self._asked)
-                self._reset_result = (True, None)
+                self._result = (True, None)
         except BadFrame as error:
             self.bad_frames += 1
             self._fault(address, str(error))
             if tries > 1:
                 self._queue.insert(0, (what, address, tries - 1))
-            elif what == RESET:
-                self._reset_result = (False, str(error))
+            elif what != READ:
+                self._result = (False, str(error))
         self._current = None
         return None
 
     def _ask(self, job, now_ms):
         what, address, _ = job
         self._current = job
-        self._asked = read_request(address) if what == READ else reset_energy_request(address)
+        if what == READ:
+            self._asked = read_request(address)
+        elif what == RESET:
+            self._asked = reset_energy_request(address)
+        else:
+            self._asked = set_address_request(address, self._new_address)
         self._bus.ask(self._asked, now_ms)

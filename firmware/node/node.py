@@ -74,7 +74,7 @@ class Node:
         self._clock_kept = False
         self._hello_said = False
         self._greeted = 0  # the connection on which the state was said
-        self._resetting = None  # id of the reset_energy command under way
+        self._at_meter = None  # (id, meters or None) of the command that a meter is doing
         self._restart_at_ms = None
         self._read_at_ms = self._status_at_ms = 0
         self._sleep_from_ms = None
@@ -132,11 +132,9 @@ class Node:
             if values:
                 self._keep(bodies.measured(values), now_ms)
             gc.collect()  # often, so that the heap is not cut up
-        result = self._meters.reset_result()
-        if result is not None and self._resetting is not None:
-            outcome = "done" if result[0] else "failed"
-            self._commands.finish(self._resetting, outcome, result[1], now_ms)
-            self._resetting = None
+        result = self._meters.result()
+        if result is not None and self._at_meter is not None:
+            self._meter_is_done(result[0], result[1], now_ms)
 
     def _clamp_values(self):
         from node.ct_clamp import power_dw
@@ -278,19 +276,42 @@ class Node:
         return True
 
     def _calibrate(self, command):
-        if set(command.parameters) != {"gain_permille"}:
-            raise Refused("calibrate takes gain_permille of the clamp, and nothing else")
-        self._config.apply({"clamp_gain_permille": command.parameters["gain_permille"]})
+        said = command.parameters
+        if "to_address" in said:
+            from node.moving import begin
+
+            self._refuse_busy_meters()
+            named = begin(self._meters, self._config["meters"], said)
+            self._at_meter = (command.command_id, named)
+            return False
+        if set(said) != {"gain_permille"}:
+            raise Refused("calibrate takes gain_permille, or from_address and to_address")
+        self._config.apply({"clamp_gain_permille": said["gain_permille"]})
         self._say_configuration()
         return True
 
     def _reset_energy(self, command):
-        if self._resetting is not None:
-            raise Refused("another reset is under way")
+        self._refuse_busy_meters()
         if not self._meters.reset_energy(command.channel):
             raise Refused("no meter is named %r" % (command.channel,))
-        self._resetting = command.command_id
+        self._at_meter = (command.command_id, None)
         return False
+
+    def _refuse_busy_meters(self):
+        if self._at_meter is not None:
+            raise Refused("another command is at the meters")
+
+    def _meter_is_done(self, done, reason, now_ms):
+        command_id, named = self._at_meter
+        self._at_meter = None
+        if done and named is not None:
+            self._meters.set_named(named)
+            try:
+                self._config.apply({"meters": named})
+            except OSError:
+                done, reason = False, "the meter has its address, the flash does not know it"
+            self._say_configuration()
+        self._commands.finish(command_id, "done" if done else "failed", reason, now_ms)
 
     def _update(self, command):
         self._updating.take(command, self._clock.unix_ms(self._hal.up_ms()))

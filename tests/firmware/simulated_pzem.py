@@ -75,6 +75,9 @@ class SimulatedPzem:
         if request[1] == 0x42:
             self.energy_wh = 0
             return request
+        if request[1] == 0x06 and request[2:4] == b"\0\2" and len(request) == 8:
+            self.address = int.from_bytes(request[4:6], "big")
+            return request
         if request[1] != 0x04:
             return framed(bytes([request[0], request[1] | 0x80, 1]))
         if self.grows:

@@ -371,6 +371,16 @@ def test_commands_run_once_and_what_is_wrong_is_refused_with_a_reason(
     assert node.answer(reset)["outcome"] == "done"
     assert sum(request[1] == 0x42 for request in meter.asked) == 1
 
+    addresses = {"from_address": 248, "to_address": 5}
+    assert node.answer(node.command("calibrate", parameters=addresses))["outcome"] == "done"
+    assert meter.address == 5
+    told = json.loads(bench.told(node.home, "response/config")[-1])
+    assert (told["config_version"], told["meters"]) == (8, {"5": "total"})
+    measured = len(bench.readings(node.home))
+    node.stored(measured + 2)
+    again = node.answer(node.command("calibrate", parameters=addresses))
+    assert "no meter has the address 248" in again["reason"]
+
     (node.process.flash / "switch0").write_text("1")
     node.process.wait_for(lambda: node.process.driven()[3:] == [(0, False)], "the wall switch")
     meter.garble = lambda reply: b"\x55" + reply
