@@ -18,6 +18,7 @@ import pytest
 
 from infra.local import Stack, StackSettings
 from infra.local.broker import SERVICES, password_file
+from infra.switches.__main__ import DEVICES, HOME
 from ingest.decoders.topic_table import SUBSCRIPTIONS
 from schemas.mqtt_rights import every_device
 from tests.infra.broker_clients import NOT_AUTHORIZED, connected, wait_for
@@ -116,11 +117,13 @@ def test_run_and_replay_have_accounts_and_load_and_fuzz_say_that_they_have_none(
 
                 def relays() -> int:
                     ((count,),) = conn.execute(
-                        "SELECT count(DISTINCT device_id) FROM device_state WHERE field = 'relay'"
+                        "SELECT count(DISTINCT device_id) FROM device_state "
+                        "JOIN device USING (device_id) WHERE field = 'relay' AND home_id = %s",
+                        [HOME],
                     ).fetchall()
                     return int(count)
 
-                wait_for(lambda: relays() >= 9, "the relays speak too", LONGEST_S)
+                wait_for(lambda: relays() == DEVICES, "the relays speak too", LONGEST_S)
             with connected(stack, tls=False) as nobody:
                 assert not nobody.accepted
             user = SERVICES["simulator"]

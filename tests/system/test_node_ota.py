@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from infra.firmware_bundle import compiled
 from infra.local import Stack, StackSettings, start
 from infra.local.parts import locate
 from infra.local.programs import OWN, SERVERS
+from sinks import firmware_rollouts
+from sinks.firmware_rollouts import RolloutRow
 from sinks.registry import claim_device
 from tests.firmware.node_process import FIRMWARE, NodeProcess
 from tests.firmware.simulated_pzem import SimulatedPzem
@@ -205,10 +206,9 @@ def newest_seq(stack: Stack) -> int:
     return int(seq)
 
 
-def standing(stack: Stack, rollout_id: int) -> dict[str, Any]:
-    status: dict[str, Any] = meterstream(stack, "firmware", "status", rollout_id, "--json")
-    time.sleep(1)
-    return status
+def standing(stack: Stack, rollout_id: int) -> RolloutRow:
+    with psycopg.connect(stack.database_url, autocommit=True) as conn:
+        return firmware_rollouts.find(conn, rollout_id)
 
 
 def test_a_signed_image_is_rolled_out_and_runs(
@@ -221,9 +221,11 @@ def test_a_signed_image_is_rolled_out_and_runs(
 
     application(tmp_path)
     rollout = rolled_out(stack, published(stack, keys, tmp_path, "1.1.0", counter=3))
-    board.until(lambda: standing(stack, rollout)["done"] == 1, "the roll-out says done")
+    board.until(lambda: standing(stack, rollout).done == 1, "the roll-out says done")
     board.until(lambda: said(stack)["firmware"] == "1.1.0", "the node says its new version")
-    (device,) = standing(stack, rollout)["devices"]
+    status = meterstream(stack, "firmware", "status", rollout, "--json")
+    assert (status["state"], status["done"], status["failed"]) == ("running", 1, 0)
+    (device,) = status["devices"]
     assert (device["address"], device["status"], device["attempts"]) == (ADDRESS, "done", 1)
     shown = meterstream(stack, "device", "show", ADDRESS, "--json")
     assert (shown["firmware"], shown["model"]) == ("1.1.0", f"{PRODUCT}/{HW_REV}")
@@ -244,8 +246,8 @@ def test_an_image_that_cannot_connect_is_rolled_back_and_halts_the_roll_out(
     starts = board.starts
     application(tmp_path, hal_unix=(_LINK, "        return False\n"))
     rollout = rolled_out(stack, published(stack, keys, tmp_path, "1.2.0", counter=4))
-    board.until(lambda: standing(stack, rollout)["state"] == "halted", "the roll-out is halted")
-    status = standing(stack, rollout)
+    board.until(lambda: standing(stack, rollout).state == "halted", "the roll-out is halted")
+    status = meterstream(stack, "firmware", "status", rollout, "--json")
     assert (status["done"], status["failed"]) == (0, 1)
     assert status["reason"].startswith("1 of 1 failed")
     (device,) = status["devices"]
