@@ -12,7 +12,7 @@ from psycopg.rows import args_row
 from schemas.usage import Quality
 from sinks.bill_drafts import as_month
 from sinks.bills import Issued, NoBill, bill_of_id
-from streams.tariffs.catalogue import Catalogue, MonthRates
+from streams.tariffs.catalogue import Catalogue, MonthRates, PricedDemand
 from streams.tariffs.errors import BadUsage
 from streams.tariffs.month import QUARTER, Cycle
 from streams.tariffs.rating import Kind, demand_name, shortest
@@ -112,7 +112,8 @@ def trace_line(
         if counted[(quarter.start - cycle.start) // QUARTER]
     ]
     if line["kind"] == Kind.DEMAND:
-        quarters, quantity = _peak(quarters, cycle, _measured_over(rates, line))
+        measured_over = _demand(rates, line)[0].prices.measuring_minutes // 15
+        quarters, quantity = _peak(quarters, cycle, measured_over)
     else:
         given = line["kind"] == Kind.CREDIT
         total_uwh = sum(one.export_uwh if given else one.energy_uwh for one in quarters)
@@ -128,12 +129,15 @@ def _cycle(bill: Issued, document: dict[str, Any]) -> Cycle:
 
 def _mask(rates: MonthRates, cycle: Cycle, line: dict[str, Any]) -> Any:
     """Which quarter hours of the cycle lie in the line's period."""
-    clocks = [rates.clock, *(demand.clock for demand in rates.demand)]
-    period = line["name"].rpartition(" ")[2]
-    for clock in clocks:
-        if clock is not None and period in clock.periods and line["kind"] != Kind.SURCHARGE:
-            return clock.masks(cycle.start, cycle.end)[period]
-    return np.ones(cycle.quarters, np.bool_)
+    clock, period = None, line["name"]
+    if line["kind"] == Kind.ENERGY:
+        clock = rates.clock
+    elif line["kind"] == Kind.DEMAND:
+        demand, period = _demand(rates, line)
+        clock = demand.clock
+    if clock is None or period not in clock.periods:
+        return np.ones(cycle.quarters, np.bool_)
+    return clock.masks(cycle.start, cycle.end)[period]
 
 
 def _quarters(conn: psycopg.Connection[Any], home_id: str, cycle: Cycle) -> list[LineQuarter]:
@@ -174,10 +178,10 @@ def _peak(
     )
 
 
-def _measured_over(rates: MonthRates, line: dict[str, Any]) -> int:
-    """Over how many quarter hours the demand of a line is measured."""
+def _demand(rates: MonthRates, line: dict[str, Any]) -> tuple[PricedDemand, str]:
+    """The demand charge that a line is of, and its period."""
     return next(
-        demand.prices.measuring_minutes // 15
+        (demand, period)
         for demand in rates.demand
         for period in demand.prices.periods
         if demand_name(demand, period) == line["name"]

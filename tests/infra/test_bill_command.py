@@ -164,6 +164,59 @@ def test_a_demand_of_an_hour_leads_to_its_four_quarter_hours(conn: psycopg.Conne
     ]
 
 
+def halves(schedule: str) -> dict[str, Any]:
+    """The prices of a schedule whose periods are called as those of another one."""
+    return {
+        "schedule": schedule,
+        "periods": {"the late": [{"price": "2"}], "early": [{"price": "1"}]},
+    }
+
+
+def windows(edge: str) -> dict[str, Any]:
+    late = {"period": "the late", "from": edge}
+    return {"windows": [{"period": "early", "to": edge}, late]}
+
+
+TWO_CLOCKS: dict[str, Any] = {
+    "schedules": {"noon": windows("12:00"), "six": windows("06:00")},
+    "tariffs": {
+        "clocks": {
+            "title": "Test",
+            "currency": "THB",
+            "zone": "Asia/Bangkok",
+            "rates": [
+                {
+                    "from": "2026-01",
+                    "energy": halves("noon"),
+                    "demand": [halves("six")],
+                }
+            ],
+        }
+    },
+}
+
+
+def test_periods_of_one_name_and_two_schedules_are_told_apart(conn: psycopg.Connection[Any]):
+    #  0.125 kWh a quarter hour; 0.5 at 08:00, which is early for energy and late for demand
+    catalogue = catalogue_of([TWO_CLOCKS])
+    set_contract(conn, "h1", Contract("clocks", date(2026, 1, 1)), catalogue)
+    at = FEBRUARY + timedelta(days=3, hours=8)
+    conn.execute("UPDATE usage_15m SET energy_uwh = 500000000 WHERE window_start = %s", [at])
+    with conn.transaction():
+        made = issue(conn, "h1", draft(conn, catalogue, "h1", Month(2026, 2)))
+    assert made is not None
+    told = {}
+    for number, line in enumerate(made.document["lines"], 1):
+        traced = trace_line(conn, catalogue, made.bill_id, number)
+        told[line["name"]] = (line["quantity"], len(traced.quarters), traced.agrees)
+    assert told == {
+        "the late": ("168", 28 * 48, True),
+        "early": ("168.375", 28 * 48, True),
+        "demand the late": ("2", 1, True),
+        "demand early": ("0.5", 1, True),
+    }
+
+
 def test_csv_and_pdf_say_the_same_as_json(run: Any, tmp_path: Path):
     made = run("bill", "h1", *FEB, "--json")
     lines = list(csv.DictReader(io.StringIO(run("bill", "h1", *FEB, "--csv"))))
