@@ -76,9 +76,8 @@ SECTIONS = {
         "Rating: from ledgers to bills",
         "A year of quarter hours a home, each with its own reading day, by blocks and by two "
         "tariffs by time of use; one core, no servers. After a late day, of one home and one "
-        "tariff: that day alone is measured and added to its cycle's kept days, beside doing the "
-        "cycle, or the year, whole.",
-        "cost to that of the day",
+        "tariff, its cycle is rated again; the year is there to compare.",
+        "cost to that of the cycle",
         (Column("cpu_ms", "CPU ms", 2), Column("cpu_us_per_rating", "CPU µs a bill", 1)),
     ),
     "end-to-end": Section(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +21,7 @@ QUARTERS_AN_HOUR = 4
 class Usage:
     """Energy by period of the tariff, and the greatest mean power by (demand charge, period).
 
-    `spot_amount` is energy times spot price, exact. Usages of days add up to that of their cycle,
-    so that after a late day only that day is measured anew.
+    `spot_amount` is energy times spot price, exact.
     """
 
     total_uwh: int
@@ -31,22 +29,6 @@ class Usage:
     export_uwh: int = 0
     demand_kw: Mapping[tuple[int, str], Decimal] = field(default_factory=dict)
     spot_amount: Decimal | None = None
-
-    def __add__(self, other: Self) -> "Usage":
-        amounts = (self.spot_amount, other.spot_amount)
-        return Usage(
-            self.total_uwh + other.total_uwh,
-            {
-                period: self.energy_uwh.get(period, 0) + other.energy_uwh.get(period, 0)
-                for period in {**self.energy_uwh, **other.energy_uwh}
-            },
-            self.export_uwh + other.export_uwh,
-            {
-                key: max(one[key] for one in (self.demand_kw, other.demand_kw) if key in one)
-                for key in {**self.demand_kw, **other.demand_kw}
-            },
-            None if None in amounts else sum(filter(None, amounts), Decimal(0)),
-        )
 
     @property
     def total_kwh(self) -> Decimal:
@@ -93,7 +75,7 @@ def uwh_of(energy_kwh: Decimal) -> int:
 
 
 def usage_of(rates: MonthRates, ledger: Ledger, spot: SpotPrices | None = None) -> Usage:
-    """Measure a ledger for a tariff: of a whole cycle, or of whole days to be added up.
+    """Measure the ledger of a cycle for a tariff.
 
     Raises NotKnown for an instant without a spot price or a year without holidays, BadPrices for
     prices of another market or currency.

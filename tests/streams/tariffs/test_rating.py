@@ -2,7 +2,6 @@
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -367,24 +366,6 @@ def test_splitting_and_shuffling_the_rows_gives_the_same_bill(tariff_id, rows, d
     rates, cycle = thai(tariff_id)
     ledger = Ledger.of_columns(cycle.start, cycle.end, *columns(shuffled))
     assert rate_ledger(rates, cycle, ledger) == rated(tariff_id, rows)
-
-
-@given(
-    st.sampled_from(THAI),
-    st.lists(row_of_february, max_size=30),
-    st.lists(st.integers(1, 27), unique=True).map(sorted),
-)
-def test_usages_of_days_add_up_to_the_bill_of_the_cycle(tariff_id, rows, cuts):
-    rates, cycle = thai(tariff_id)
-    edges = [cycle.start + timedelta(days=day) for day in [0, *cuts, 28]]
-    parts = [
-        usage_of(
-            rates,
-            Ledger.of_rows(start, end, [row for row in rows if start <= row.start_at < end]),
-        )
-        for start, end in pairwise(edges)
-    ]
-    assert rate(rates, cycle, sum(parts[1:], parts[0])) == rated(tariff_id, rows)
 
 
 @given(st.sampled_from(THAI), st.lists(row_of_february, max_size=30))
