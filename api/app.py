@@ -18,7 +18,7 @@ from api import (
     problems,
 )
 from api.auth import require_operator, token_hash
-from api.database import make_homes_pool, make_pool
+from api.database import make_commands_pool, make_homes_pool, make_pool
 from api.metrics import Metrics
 from api.middleware import RequestContext, TrustedHosts
 from api.problems import ProblemDocument
@@ -67,16 +67,19 @@ def create_app(
     metrics = Metrics()
     pool = make_pool(database_url, settings)
     homes_pool = make_homes_pool(database_url, settings)
+    commands_pool = make_commands_pool(database_url, settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await pool.open(wait=False)
         homes_pool.open(wait=False)
+        commands_pool.open(wait=False)
         try:
             yield
         finally:
             await pool.close()
             await to_thread.run_sync(homes_pool.close)
+            await to_thread.run_sync(commands_pool.close)
 
     app = Api(
         title="Meterstream",
@@ -92,6 +95,7 @@ def create_app(
     )
     app.state.pool = pool
     app.state.homes_pool = homes_pool
+    app.state.commands_pool = commands_pool
     app.state.metrics = metrics
     app.state.accounts = accounts or AccountsConnection()
     app.state.token_hash = token_hash(settings.bearer_token())

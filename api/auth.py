@@ -13,11 +13,14 @@ Operator = Literal["operator"]
 _bearer = HTTPBearer(auto_error=False, description="The token of METERSTREAM_API_TOKEN.")
 
 
-def require_operator(
+async def require_operator(
     request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Operator:
-    """Let the holder of the token in. Raises Problem 401 for anybody else."""
+    """Let the holder of the token in. Raises Problem 401 for anybody else.
+
+    Asynchronous, so that no request changes threads for it.
+    """
     if credentials is None:
         raise _refused("give Authorization: Bearer <token>", "Bearer")
     given = sha256(credentials.credentials.encode()).digest()

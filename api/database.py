@@ -2,7 +2,9 @@
 
 Readings and usage of devices are asked for through asynchronous connections that can only read.
 Homes, their contracts, bills and budgets go through a second small pool of synchronous ones: their
-routes are plain functions, run beside the event loop, and share every query with the commands.
+routes are plain functions, run beside the event loop, and share every query with the command line.
+Commands to devices have a third, whose routes open their transactions themselves: each change of
+threads and each round trip is a millisecond of a relay's delay.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -61,6 +63,24 @@ def make_homes_pool(database_url: str, settings: ApiSettings) -> HomesPool:
     )
 
 
+def make_commands_pool(database_url: str, settings: ApiSettings) -> HomesPool:
+    """A closed pool of connections in autocommit mode, which keep their plans: what is asked
+    through them is found by keys.
+    """
+    options = _options(settings) | {"plan_cache_mode": "auto"}
+    return ConnectionPool(
+        database_url,
+        kwargs=_arguments(options) | {"autocommit": True},
+        connection_class=psycopg.Connection,
+        min_size=1,
+        max_size=settings.commands_pool_max,
+        timeout=settings.pool_timeout_s,
+        reconnect_timeout=_RETRY_S,
+        check=ConnectionPool.check_connection,
+        open=False,
+    )
+
+
 def _options(settings: ApiSettings) -> dict[str, str]:
     return {
         "statement_timeout": f"{round(settings.statement_timeout_s * 1000)}",
@@ -100,6 +120,13 @@ def reading(request: Request) -> Iterator[SyncConnection]:
         yield conn
 
 
+async def commands_pool(request: Request) -> HomesPool:
+    """Route dependency: where a plain function takes a connection for itself."""
+    pool: HomesPool = request.app.state.commands_pool
+    return pool
+
+
+CommandsPool = Annotated[HomesPool, Depends(commands_pool)]
 Writing = Annotated[SyncConnection, Depends(writing, scope="function")]
 Reading = Annotated[SyncConnection, Depends(reading, scope="function")]
 

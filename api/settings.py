@@ -28,6 +28,9 @@ class ApiSettings(BaseSettings):
     homes_pool_max: int = Field(
         default=4, ge=1, le=100, description="connections that may write, for homes and bills"
     )
+    commands_pool_max: int = Field(
+        default=4, ge=1, le=100, description="connections for commands to devices"
+    )
     pool_timeout_s: float = Field(default=3.0, gt=0, description="wait for a connection")
     statement_timeout_s: float = Field(default=10.0, gt=0)
     ready_max_stream_lag_s: float = Field(

@@ -47,11 +47,11 @@ class OutboxRelay:
         self.settle(conn)
         while len(self.in_flight) < _MOST_IN_FLIGHT:
             taken = take_outbox(conn, self.in_flight, _MOST)
-            if not taken:
-                break
             for one in taken:
                 self._publish(one)
             self.settle(conn)
+            if len(taken) < _MOST:
+                break
 
     def settle(self, conn: psycopg.Connection[Any]) -> None:
         self._producer.poll(0)

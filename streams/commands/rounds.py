@@ -27,7 +27,7 @@ SWITCHED = Counter("meterstream_switches", "Changes of relays", ["by"])
 EXPIRED = Counter("meterstream_commands_expired", "Commands that ended unconfirmed")
 REVERTED = Counter("meterstream_commands_reverted", "Switchings taken back")
 
-_MOST_ANSWERS = 1_000
+MOST_ANSWERS = 1_000
 _MOST_REVERTS = 200
 _FORGET_EVERY_S = 3_600.0
 _ROLL_OUT_EVERY_S = 5.0
@@ -39,7 +39,7 @@ def take_answers(conn: psycopg.Connection[Any], patience_s: float) -> int:
     One transaction; returns how much there was.
     """
     with conn.transaction():
-        rows = command_work.take_answers(conn, _MOST_ANSWERS)
+        rows = command_work.take_answers(conn, MOST_ANSWERS)
         if not rows:
             return 0
         device_of = command_work.devices_of(conn, ids_in(rows))
