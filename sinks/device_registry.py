@@ -11,18 +11,28 @@ from sinks.advisory_locks import Lock
 
 
 class KnownDevice(NamedTuple):
+    """What the stream must know of a device.
+
+    `homes`: since, until (None: still) and whose it is, the oldest first.
+    """
+
     device_id: int
     address: str
     family: str
-    home_id: str | None
     gap_limit_s: int | None
     max_power_w: int | None
+    homes: list[tuple[int, int | None, str]]
 
 
-_DEVICES = """
-SELECT device_id, address, family, home_id, gap_limit_s, max_power_w FROM device
-WHERE address = ANY(%s)
-"""
+KNOWN = """d.device_id, d.address, d.family, d.gap_limit_s, d.max_power_w, (
+    SELECT coalesce(jsonb_agg(jsonb_build_array(to_us(valid_from), to_us(valid_to), home_id)
+                              ORDER BY valid_from), '[]')
+    FROM device_home h WHERE h.device_id = d.device_id)"""
+"""The columns of a `KnownDevice`."""
+
+_DEVICES = f"SELECT {KNOWN} FROM device d WHERE d.address = ANY(%s)"
+_CHANGED = f"SELECT {KNOWN} FROM device d WHERE d.changed_xid >= %s::text::xid8"
+_FIRST_RUNNING = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 _NEW_THIS_MINUTE = """
 SELECT count(*) FROM device
 WHERE claimed_at IS NULL AND first_seen_at >= from_us(%(minute_us)s)
@@ -50,6 +60,18 @@ MINUTE_US = 60_000_000
 
 def known_devices(conn: psycopg.Connection[Any], addresses: Sequence[str]) -> list[KnownDevice]:
     return [KnownDevice(*row) for row in conn.execute(_DEVICES, [list(addresses)])]
+
+
+def first_running(conn: psycopg.Connection[Any]) -> int:
+    """The oldest transaction that is not over: none before it has anything left to say."""
+    row = conn.execute(_FIRST_RUNNING).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def changed_devices(conn: psycopg.Connection[Any], since: int) -> list[KnownDevice]:
+    """Devices whose limits or homes this transaction or a later one has changed."""
+    return [KnownDevice(*row) for row in conn.execute(_CHANGED, [since])]
 
 
 def register_devices(

@@ -5,6 +5,7 @@ arrives meanwhile stands for the next round. Every row is computed whole from th
 so the sums agree to the µWh whatever came late.
 """
 
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -148,9 +149,12 @@ def roll_up(conn: psycopg.Connection[Any], most: int) -> int:
 _UNANNOUNCED = """
 SELECT d.device_id, u.channel_id, d.address, c.name, to_us(u.window_start), 900, u.energy_uwh,
        u.export_uwh, u.quality, u.why, u.revision, u.power_min_w, u.power_avg_w, u.power_max_w,
-       u.readings, d.home_id
+       u.readings, h.home_id
 FROM (SELECT * FROM usage_15m WHERE complete AND NOT announced ORDER BY window_start LIMIT %s) u
 JOIN channel c USING (channel_id) JOIN device d USING (device_id)
+LEFT JOIN device_home h ON h.device_id = d.device_id AND u.window_start >= h.valid_from
+                       AND u.window_start < coalesce(h.valid_to, 'infinity')
+ORDER BY u.window_start
 """
 _ANNOUNCED = """
 UPDATE usage_15m AS u SET announced = true
@@ -158,6 +162,27 @@ FROM unnest(%s::int[], %s::bigint[], %s::int[]) AS v (channel_id, start_us, revi
 WHERE u.channel_id = v.channel_id AND u.window_start = from_us(v.start_us)
   AND u.revision = v.revision
 """
+
+
+_RETELL = """
+WITH gone AS (
+    DELETE FROM usage_retold
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM usage_retold LIMIT %(most)s))
+    RETURNING device_id, since_at
+)
+UPDATE usage_15m AS u SET revision = u.revision + 1, announced = false
+FROM (SELECT device_id, min(since_at) AS since_at FROM gone GROUP BY device_id) AS g
+JOIN channel c USING (device_id)
+WHERE u.channel_id = c.channel_id AND u.complete AND u.window_start >= g.since_at
+  AND u.window_start >= now() - %(kept)s
+"""
+
+
+def retell(conn: psycopg.Connection[Any], most: int, kept: timedelta) -> int:
+    """Devices have come to another home, at an instant that is past: what `kept` still holds of
+    their quarter hours since then is told again, with the next revision. Returns how many are.
+    """
+    return conn.execute(_RETELL, {"most": most, "kept": kept}).rowcount
 
 
 def unannounced_quarters(conn: psycopg.Connection[Any], most: int) -> list[UsageWindow]:

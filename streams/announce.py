@@ -16,10 +16,13 @@ import psycopg
 from confluent_kafka import KafkaError, Message, Producer
 
 from schemas.announcements import DeviceSaid, PackedReadings, RefusedHeaders
+from schemas.reading import Reading
 from schemas.topics import DEVICE, RAW, RAW_DLQ, READING, USAGE_1M
 from schemas.usage import Quality, UsageWindow, Why
 from sinks.device_states import states_of
+from streams.partition import Device
 from streams.records import Refused
+from streams.windows import NEVER
 from streams.work import Work
 
 _SOURCE = b"/meterstream/streams"
@@ -81,7 +84,10 @@ class Announcer:
         self, work: Work, windows: Sequence[UsageWindow], said: Sequence[DeviceSaid] = ()
     ) -> None:
         """Publish what `work` changed, with windows and whole device states as they are stored."""
-        messages = [*_readings(work)]
+        messages = [
+            _as_json(READING.name, str(packed.device_id), packed)
+            for packed in announced_readings(work)
+        ]
         messages += [_as_json(DEVICE.name, str(state.device_id), state) for state in said]
         messages += [_refused(refused) for refused in work.refused]
         messages += [_window(window) for window in windows]
@@ -132,13 +138,22 @@ def _as_json(topic: str, key: str, value: msgspec.Struct) -> Announcement:
     return topic, key.encode(), _encode(value), _JSON
 
 
-def _readings(work: Work) -> Iterator[Announcement]:
+def announced_readings(work: Work) -> Iterator[PackedReadings]:
+    """What `energy.reading.v1` is told: a record has the readings of one device and home."""
     for device, told in work.announced():
-        key = str(device.device_id)
-        for start in range(0, len(told), MOST_PACKED):
-            some = told[start : start + MOST_PACKED]
-            packed = PackedReadings(device.device_id, device.address, some, device.home_id)
-            yield _as_json(READING.name, key, packed)
+        for home_id, readings in _by_home(device, told):
+            for start in range(0, len(readings), MOST_PACKED):
+                some = readings[start : start + MOST_PACKED]
+                yield PackedReadings(device.device_id, device.address, some, home_id)
+
+
+def _by_home(device: Device, told: list[Reading]) -> Iterable[tuple[str | None, list[Reading]]]:
+    if len(device.homes) < 2:
+        return [(device.home_at(NEVER), told)]
+    found: dict[str | None, list[Reading]] = {}
+    for reading in told:
+        found.setdefault(device.home_at(reading.measured_us), []).append(reading)
+    return found.items()
 
 
 def _window(window: UsageWindow) -> Announcement:
@@ -176,11 +191,13 @@ def read_states(conn: psycopg.Connection[Any], work: Work) -> list[DeviceSaid]:
 _WINDOWS = """
 SELECT d.device_id, u.channel_id, d.address, c.name, to_us(u.window_start), 60, u.energy_uwh,
        u.export_uwh, u.quality, u.why, u.revision, u.power_min_w, u.power_avg_w, u.power_max_w,
-       u.readings, d.home_id
+       u.readings, h.home_id
 FROM unnest(%s::int[], %s::bigint[]) AS v (channel_id, start_us)
 JOIN usage_1m u ON u.channel_id = v.channel_id AND u.window_start = from_us(v.start_us)
 JOIN channel c ON c.channel_id = v.channel_id
 JOIN device d ON d.device_id = c.device_id
+LEFT JOIN device_home h ON h.device_id = d.device_id AND u.window_start >= h.valid_from
+                       AND u.window_start < coalesce(h.valid_to, 'infinity')
 """
 _UNANNOUNCED = """
 SELECT channel_id, to_us(window_start)
@@ -213,7 +230,7 @@ def fresh_windows(work: Work) -> list[UsageWindow]:
                 minute.power_sum_mw / n / 1000 if n else None,
                 None if high is None else high / 1000,
                 minute.readings,
-                device.home_id,
+                device.home_at(minute.start_us),
             )
         )
     return found

@@ -92,6 +92,10 @@ def create_app(
         await _guarded(app.pipeline.note_published())
 
     @app.task  # type: ignore[untyped-decorator]
+    async def follow_registry() -> None:
+        await _guarded(app.pipeline.follow_registry())
+
+    @app.task  # type: ignore[untyped-decorator]
     async def watch() -> None:
         await _guarded(app.pipeline.watch())
 

@@ -12,6 +12,7 @@ LATE = Counter("meterstream_stream_redone", "Spans of complete windows computed 
 TICKS_AHEAD = Counter("meterstream_stream_ticks_ahead", "Ticks ignored: their clock is ahead")
 LOG_GAPS = Counter("meterstream_stream_log_gaps", "Offsets the log no longer held when read")
 RETRIES = Counter("meterstream_stream_retries", "Transactions tried again after an outage")
+CHANGED = Counter("meterstream_stream_changed_devices", "Devices that people have changed")
 TAKEOVERS = Counter("meterstream_stream_takeovers", "Partitions taken over")
 TRANSACTION_S = Histogram(
     "meterstream_stream_transaction_seconds",

@@ -47,20 +47,27 @@ class Channel:
         self.stored_changes = 0  # how many of them the table `window_dirty` knows
 
 
+Homes = tuple[tuple[int, str | None], ...]
+"""Since when a device is whose, the oldest first; None: nobody's, as it was before the first."""
+
+
 @dataclass(slots=True)
 class Device:
     """A device whose messages lie in this partition."""
 
     device_id: int
     address: str
-    home_id: str | None
+    homes: Homes
     limits: Limits
     channels: dict[str, Channel] = field(default_factory=dict)
     is_full: bool = False  # it has asked for more channels than a device may have
 
-    @property
-    def usage_key(self) -> str:
-        return self.home_id or self.address
+    def home_at(self, at_us: int) -> str | None:
+        """Whose the device was at an instant; a window is of the home that had it at its start."""
+        for since_us, home_id in reversed(self.homes):
+            if since_us <= at_us:
+                return home_id
+        return None
 
 
 def limits_of(family: Family, gap_limit_s: int | None, max_power_w: int | None) -> Limits:

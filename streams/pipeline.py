@@ -19,13 +19,16 @@ from confluent_kafka import Consumer as Watermarks
 from confluent_kafka import KafkaException, TopicPartition
 
 from schemas.topics import RAW
+from sinks.device_registry import KnownDevice
 from sinks.errors import is_transient
 from sinks.progress import FencedOut, note_published
 from streams import metrics
 from streams.announce import Announcer, fresh_windows, read_states, read_windows, unannounced
 from streams.fold import fold, missing_channels
+from streams.link import Link
 from streams.partition import Partition
 from streams.records import Chunk, decode_chunks, meet, strangers
+from streams.registry_changes import RegistryChanges, apply
 from streams.store import Store
 from streams.takeover import resolve, take_over
 from streams.transport import Fetch
@@ -37,7 +40,7 @@ EXIT_FENCED = 70
 MOST_QUEUED = 10_000
 STUCK_S = 30.0  # a worker is stuck when it stores nothing of a log that goes on for so long;
 STUCK_IN_FLIGHT_S = 75.0  # or, with a transaction under way, for longer than one may take
-TRANSACTION_TIMEOUT_S = 60
+LOOK_S = 1.0  # how often the registry is asked what has changed
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 10.0
 
 
@@ -52,34 +55,6 @@ class Waiting(NamedTuple):
         return sum(len(records) for _, records in self.fetch.chunks)
 
 
-class Link:
-    """A connection of one thread, opened when it is asked for.
-
-    After any error it is dropped: cut off in the middle of a pipeline, libpq neither calls it
-    broken nor ever uses it again.
-    """
-
-    def __init__(self, database_url: str) -> None:
-        self._database_url = database_url
-        self._conn: psycopg.Connection[Any] | None = None
-
-    def connection(self) -> psycopg.Connection[Any]:
-        if self._conn is None:
-            self._conn = psycopg.connect(
-                self._database_url,
-                autocommit=True,
-                connect_timeout=5,
-                application_name="meterstream-worker",
-                options=f"-c transaction_timeout={TRANSACTION_TIMEOUT_S}s",
-            )
-        return self._conn
-
-    def drop(self) -> None:
-        if self._conn is not None:
-            self._conn.close()
-            self._conn = None
-
-
 class Pipeline:
     def __init__(
         self, *, database_url: str, bootstrap: str, most_records: int, pace_s: float
@@ -91,6 +66,7 @@ class Pipeline:
         self._storing = ThreadPoolExecutor(1, "store")
         self._fold_link, self._store_link = Link(database_url), Link(database_url)
         self._store: Store | None = None
+        self._registry = RegistryChanges()
         self._watermarks = Watermarks(
             {"bootstrap.servers": bootstrap, "group.id": "meterstream-watermarks"}
         )
@@ -182,6 +158,19 @@ class Pipeline:
             if published:
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._storing, self._note, published)
+
+    async def follow_registry(self) -> None:
+        """Let devices in memory follow what people change of them."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if not self._partitions:
+                continue
+            changed = await loop.run_in_executor(self._storing, self._read_registry)
+            if changed:
+                async with self._turn:
+                    await self._finish_in_flight()
+                    metrics.CHANGED.inc(apply(list(self._partitions.values()), changed))
 
     async def watch(self) -> None:
         """End a worker that is alive but no longer takes what the log holds.
@@ -351,6 +340,7 @@ class Pipeline:
 
     def _take_over(self, part: int) -> Partition:
         self.named.wait()  # who was stopped, and has lost it, ends before it takes anything back
+        self._retried(self._store_link, self._registry.begin)
         partition: Partition = self._retried(self._store_link, lambda conn: take_over(conn, part))
         _, high = self._log_bounds(part)
         if high < partition.next_offset:
@@ -391,6 +381,10 @@ class Pipeline:
         if self._store is None or self._store.conn is not conn:
             self._store = Store(conn)
         self._store.store(work, self._announcer.published)
+
+    def _read_registry(self) -> list[KnownDevice]:
+        changed: list[KnownDevice] = self._retried(self._store_link, self._registry.read)
+        return changed
 
     def _note(self, published: list[tuple[int, int, int]]) -> None:
         self._retried(self._store_link, lambda conn: note_published(conn, RAW.name, published))

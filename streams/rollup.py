@@ -1,6 +1,7 @@
 """`python -m streams.rollup`: keeps the ledger and the roll-ups above it up to date."""
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -15,7 +16,7 @@ from schemas.topics import USAGE_15M
 from schemas.usage import UsageWindow
 from sinks.advisory_locks import Lock
 from sinks.errors import is_transient
-from sinks.rollup import mark_announced, roll_up, unannounced_quarters
+from sinks.rollup import mark_announced, retell, roll_up, unannounced_quarters
 from streams.process import run_process
 from streams.publish import Record, make_producer, publish
 
@@ -25,7 +26,8 @@ MARKS = Counter("meterstream_rollup_marks", "Dirty quarter hours worked off")
 ANNOUNCED = Counter("meterstream_rollup_announced", "Quarter hours announced")
 RETRIES = Counter("meterstream_rollup_retries", "Rounds tried again after an outage")
 
-_MOST_MARKS, _MOST_ANNOUNCED = 5_000, 5_000
+_MOST_MARKS, _MOST_ANNOUNCED, _MOST_RETOLD = 5_000, 5_000, 500
+_KEPT = timedelta(milliseconds=int(USAGE_15M.config["retention.ms"]))
 
 
 class RollupSettings(BaseSettings):
@@ -50,6 +52,7 @@ def work_off(conn: psycopg.Connection[Any], producer: Producer) -> bool:
     """One round; returns whether there was anything to do."""
     marks = roll_up(conn, _MOST_MARKS)
     MARKS.inc(marks)
+    retell(conn, _MOST_RETOLD, _KEPT)
     windows = unannounced_quarters(conn, _MOST_ANNOUNCED)
     if windows:
         announce(producer, windows)

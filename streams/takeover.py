@@ -5,17 +5,17 @@ from typing import Any
 
 import psycopg
 
-from schemas.families import FAMILIES
 from schemas.reading import VALUE_NAMES
 from schemas.topics import RAW
 from sinks import device_registry, progress
 from sinks.device_registry import KnownDevice
 from streams.fold import MOST_CHANNELS, MOST_NEW_A_MINUTE, Missing
-from streams.partition import Channel, Device, Partition, limits_of
+from streams.partition import Channel, Device, Partition
+from streams.registry_changes import device_of
 from streams.windows import ChannelWindows, Held, Span, held_of
 
-_CHANNELS = """
-SELECT d.device_id, d.address, d.family, d.home_id, d.gap_limit_s, d.max_power_w,
+_CHANNELS = f"""
+SELECT {device_registry.KNOWN},
        c.channel_id, c.name, to_us(s.complete_until), s.context_full
 FROM channel_state s JOIN channel c USING (channel_id) JOIN device d USING (device_id)
 WHERE s.part = %s ORDER BY c.channel_id
@@ -73,9 +73,7 @@ def _held(conn: psycopg.Connection[Any], part: int) -> dict[int, list[Held]]:
 def _device(partition: Partition, known: KnownDevice) -> Device:
     device = partition.devices.get(known.address)
     if device is None:
-        limits = limits_of(FAMILIES[known.family], known.gap_limit_s, known.max_power_w)
-        device = Device(known.device_id, known.address, known.home_id, limits)
-        partition.devices[known.address] = device
+        device = partition.devices[known.address] = device_of(known)
     return device
 
 

@@ -130,6 +130,14 @@ class ChannelWindows:
             self.append(reading)
         self._context_full = context_full
 
+    def under(self, limits: Limits) -> "ChannelWindows":
+        """The same windows, those that are not complete judged by other limits from now on."""
+        same = ChannelWindows(
+            limits, self.complete_until_us, self.held, context_full=self._context_full
+        )
+        same.heard_us = self.heard_us
+        return same
+
     @staticmethod
     def first_window(reading: Held) -> int:
         """Where a channel's record begins: `complete_until_us` for its first reading."""

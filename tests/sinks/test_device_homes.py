@@ -47,6 +47,10 @@ def device_of(db: Connection, address: str, channel: str = "total") -> tuple[int
     return row
 
 
+def us(at: datetime) -> int:
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
 def homes(db: Connection, *home_ids: str) -> None:
     for home_id in home_ids:
         set_home(db, home_id)
@@ -147,7 +151,13 @@ def test_a_device_moves_there_and_back(db: Connection):
         ("b", first, second),
         ("a", second, None),
     ]
-    assert known_devices(db, [ADDRESS])[0].home_id == "a"
+    assert [
+        (home, since, until) for since, until, home in known_devices(db, [ADDRESS])[0].homes
+    ] == [
+        ("a", 0, us(first)),
+        ("b", us(first), us(second)),
+        ("a", us(second), None),
+    ]
 
 
 def test_moves_that_cannot_be_are_refused_and_change_nothing(db: Connection):

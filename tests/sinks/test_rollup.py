@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from schemas.units import MINUTE_US, QUARTER_US
 from schemas.usage import Quality, Why
-from sinks.rollup import mark_announced, roll_up, unannounced_quarters
+from sinks.contracts import set_home
+from sinks.device_homes import delete_device, move_device, owners
+from sinks.registry import claim_device
+from sinks.rollup import mark_announced, retell, roll_up, unannounced_quarters
 from sinks.usage_windows import (
     ChannelStateRow,
     GapRecord,
@@ -452,6 +455,70 @@ def test_quarter_hours_are_announced_oldest_first_and_so_many_at_a_time(db: Conn
     roll_all(db)
     starts = [w.window_start_us for w in unannounced_quarters(db, 2)]
     assert starts == [QUARTER, QUARTER + QUARTER_US]
+
+
+# ---------------------------------------------------------------- whose they are
+
+
+def homes_told(db: Connection) -> list[tuple[int, int, str | None]]:
+    """What waits to be announced: how many quarter hours after QUARTER, revision, home."""
+    windows = unannounced_quarters(db, 100)
+    mark_announced(db, windows)
+    return [((w.window_start_us - QUARTER) // QUARTER_US, w.revision, w.home_id) for w in windows]
+
+
+def test_a_quarter_hour_is_told_as_of_the_home_that_had_the_device_at_its_start(db: Connection):
+    channel = add_channel(db)
+    claim_device(db, "homesync:h/n0", None, "a", BANGKOK)
+    set_home(db, "b")
+    start = EPOCH + timedelta(microseconds=QUARTER)
+    move_device(db, 1, "b", start + timedelta(minutes=20))  # within the second of four
+    delete_device(db, 1)
+    deleted_at = owners(db, 1)[-1].valid_to
+    assert deleted_at is not None
+    complete_until(db, channel, us(deleted_at) + 10**10)
+    last = (us(deleted_at) - QUARTER) // QUARTER_US
+    for i in (0, 1, 2, 3, last, last + 1):
+        store(db, [minute(channel, QUARTER + i * QUARTER_US, 1)])
+    roll_all(db)
+    assert homes_told(db) == [
+        (0, 1, "a"), (1, 1, "a"), (2, 1, "b"), (3, 1, "b"), (last, 1, "b"), (last + 1, 1, None),
+    ]  # fmt: skip
+
+
+def test_quarter_hours_are_told_again_when_they_come_to_another_home_afterwards(db: Connection):
+    channel, other = add_channel(db), add_channel(db)
+    recent = us(datetime.now(UTC)) // QUARTER_US * QUARTER_US - 10 * QUARTER_US
+    old = recent - 10 * 24 * 60 * MINUTE_US
+    for one in (channel, other):
+        complete_until(db, one, recent + 4 * QUARTER_US)
+        starts = [old, *(recent + i * QUARTER_US for i in range(5))]
+        store(db, [minute(one, start, 1) for start in starts])
+    roll_all(db)
+    kept = timedelta(days=5)
+
+    def told() -> list[tuple[int, int, int, str | None]]:
+        windows = unannounced_quarters(db, 100)
+        mark_announced(db, windows)
+        return [
+            (w.channel_id, (w.window_start_us - recent) // QUARTER_US, w.revision, w.home_id)
+            for w in windows
+        ]
+
+    assert len(told()) == 10
+    assert retell(db, 10, kept) == 0
+    claim_device(db, "homesync:h/n0", None, "a", BANGKOK)
+    assert retell(db, 10, kept) == 4
+    assert told() == [(channel, i, 2, "a") for i in range(4)]
+    before = [(q.start_us, q.energy_uwh, q.complete) for q in quarters(db, channel)]
+
+    set_home(db, "b")
+    move_device(db, 1, "b", EPOCH + timedelta(microseconds=recent + QUARTER_US + 1))
+    assert retell(db, 10, kept) == 2
+    assert told() == [(channel, i, 3, "b") for i in (2, 3)]
+    assert retell(db, 10, kept) == 0
+    assert [(q.start_us, q.energy_uwh, q.complete) for q in quarters(db, channel)] == before
+    assert {q.revision for q in quarters(db, other)} == {0, 1}
 
 
 # ---------------------------------------------------------------- dirty marks

@@ -124,7 +124,7 @@ class Log:
                 if self.refuse_new:
                     continue
                 number = len(self.partition.devices) + 1
-                device = Device(number, missing.address, None, LIMITS)
+                device = Device(number, missing.address, (), LIMITS)
                 self.partition.devices[missing.address] = device
             if missing.channel:
                 channel_id = 10 * device.device_id + len(device.channels)

@@ -138,7 +138,7 @@ def test_a_partition_that_is_handed_over_goes_on_as_if_it_had_not_been(ticks, cu
 
 def add_channel(part: Partition, channel_id: int = 1, name: str = "total") -> Channel:
     address = f"homesync:h/n{channel_id}"
-    device = Device(channel_id, address, None, LIMITS)
+    device = Device(channel_id, address, (), LIMITS)
     device.channels[name] = Channel(channel_id, name, device, ChannelWindows(LIMITS, T0))
     part.devices[address] = device
     return device.channels[name]

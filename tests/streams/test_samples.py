@@ -26,7 +26,7 @@ TWICE = b'{"power_w":1,"power_w":2}'
 
 def partition() -> Partition:
     made = Partition(0, 1, 0, 0, 0, {})
-    device = Device(1, "homesync:h/n1", "h", LIMITS)
+    device = Device(1, "homesync:h/n1", ((0, "h"),), LIMITS)
     made.devices[device.address] = device
     for n, name in enumerate(("total", "l1", "l2", "a:b")):
         device.channels[name] = Channel(10 + n, name, device, None)

@@ -49,7 +49,7 @@ def work_of(db: Connection, rows: list[ReadingRow], late: list[ReadingRow]) -> W
     taken = take_over(db, RAW.name, 3)
     partition = Partition(3, taken.epoch, 0, 0, 0, {})
     limits = Limits(300 * SECOND_US, 10**8)
-    device = Device(1, "homesync:h/n1", None, limits)
+    device = Device(1, "homesync:h/n1", (), limits)
     device.channels["total"] = Channel(1, "total", device, None)
     partition.devices[device.address] = device
     messages = [

@@ -58,7 +58,7 @@ def worker(db: Connection) -> Log:
     taken = take_over(db, RAW.name, 3)
     log = Log()
     log.partition.epoch = taken.epoch
-    device = Device(1, N1, None, LIMITS)
+    device = Device(1, N1, (), LIMITS)
     device.channels["total"] = Channel(CHANNEL, "total", device, None)
     log.partition.devices[N1] = device
     return log

@@ -25,6 +25,7 @@ from streams.recompute import affected, fetch_bounds
 from streams.records import decode_chunks, meet, strangers
 from streams.windows import ChannelWindows, Span, held_of
 from streams.work import Work
+from tests.examples import examples
 
 PART = 3
 T0 = 1_700_000_040 * SECOND_US  # a whole minute
@@ -136,7 +137,7 @@ def taken_over(database: Database) -> Partition:
 
 
 def _channel(partition: Partition, node: str, windows: ChannelWindows | None) -> Channel:
-    device = Device(CHANNEL_OF[node], f"homesync:h/{node}", None, LIMITS)
+    device = Device(CHANNEL_OF[node], f"homesync:h/{node}", (), LIMITS)
     partition.devices[device.address] = device
     channel = device.channels["total"] = Channel(CHANNEL_OF[node], "total", device, windows)
     return channel
@@ -279,4 +280,4 @@ class Windows(RuleBasedStateMachine):
 
 
 TestWindows = Windows.TestCase
-TestWindows.settings = settings(max_examples=max(150, settings.default.max_examples), deadline=None)
+TestWindows.settings = settings(max_examples=examples(60), deadline=None)

@@ -7,7 +7,21 @@ ALTER TABLE device
     ADD COLUMN mac                text,                    -- the same
     ADD COLUMN capabilities       jsonb NOT NULL DEFAULT '{}',  -- what the stream has seen of it
     ADD COLUMN gap_limit_of_model boolean NOT NULL DEFAULT false,
-    ADD COLUMN deleted_at         timestamptz;             -- hidden until it speaks again
+    ADD COLUMN deleted_at         timestamptz,             -- hidden until it speaks again
+    ADD COLUMN changed_xid        xid8 NOT NULL DEFAULT pg_current_xact_id();
+CREATE INDEX device_changed ON device (changed_xid);
+
+-- What a worker remembers of a device: it looks once a second for what was changed by transactions
+-- that were not over when it last looked.
+CREATE FUNCTION note_device_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.changed_xid := pg_current_xact_id();
+    RETURN NEW;
+END $$;
+CREATE TRIGGER device_changed BEFORE UPDATE OF home_id, gap_limit_s, max_power_w ON device
+    FOR EACH ROW WHEN ((OLD.home_id, OLD.gap_limit_s, OLD.max_power_w)
+                       IS DISTINCT FROM (NEW.home_id, NEW.gap_limit_s, NEW.max_power_w))
+    EXECUTE FUNCTION note_device_change();
 
 -- Contracts of models that somebody set; the others are in schemas/models.toml.
 CREATE TABLE model (
@@ -85,6 +99,13 @@ CREATE INDEX device_home_home ON device_home (home_id, device_id);
 INSERT INTO device_home (device_id, home_id, valid_from)
 SELECT device_id, home_id, timestamptz 'epoch' FROM device WHERE home_id IS NOT NULL;
 
+-- Devices whose quarter hours from then on may have been told as another home's, or as nobody's:
+-- the roll-up tells those that are complete again.
+CREATE TABLE usage_retold (
+    device_id integer NOT NULL,
+    since_at  timestamptz NOT NULL
+);
+
 -- Follows `device.home_id`, whoever writes it. The first home has what was measured before it
 -- came; each later one begins with the change, or at `meterstream.moved_at` of the transaction.
 -- Other homes' meters on the device end with the quarter hour in which that lies.
@@ -103,7 +124,11 @@ BEGIN
         INSERT INTO device_home (device_id, home_id, valid_from)
         SELECT NEW.device_id, NEW.home_id,
                CASE WHEN EXISTS (SELECT FROM device_home WHERE device_id = NEW.device_id)
-                    THEN at ELSE timestamptz 'epoch' END;
+                    THEN at ELSE timestamptz 'epoch' END
+        RETURNING valid_from INTO at;
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        INSERT INTO usage_retold VALUES (NEW.device_id, at);
     END IF;
     DELETE FROM home_meter m USING channel c
     WHERE c.channel_id = m.channel_id AND c.device_id = NEW.device_id
@@ -183,7 +208,8 @@ CREATE TABLE device_presence (
     announced boolean NOT NULL DEFAULT false,
     PRIMARY KEY (device_id, since_at, state)
 );
-CREATE INDEX device_presence_unannounced ON device_presence (device_id) WHERE NOT announced;
+CREATE INDEX device_presence_unannounced ON device_presence (device_id, since_at, state)
+    WHERE NOT announced;
 
 -- Devices that the presence process must read anew; 0: all of them, for a model has changed.
 CREATE TABLE presence_dirty (device_id integer NOT NULL);
