@@ -1,16 +1,16 @@
-"""What the presence process reads and writes: devices, how they stand, and what has changed."""
+"""What the presence process reads of devices, what it sets of them, and what is told of changes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.rows import args_row
-from psycopg.types.json import Jsonb
 
 from schemas.models import Model, shipped_models
-from schemas.presence import Presence, PresenceReason
+from schemas.presence import Presence
 from schemas.topics import RAW
+from sinks.presence_store import Progress, Standing
 
 Connection = psycopg.Connection[Any]
 ALL_DEVICES = 0
@@ -28,42 +28,6 @@ class DeviceTerms(NamedTuple):
     deleted_us: int | None
     gap_limit_s: int | None
     gap_limit_of_model: bool
-
-
-class Progress(NamedTuple):
-    """Where a partition of the log is to be read on, and its time there."""
-
-    part: int
-    next_offset: int
-    stream_us: int
-    resumed_us: int
-    ticks: dict[str, int]
-
-
-class Standing(NamedTuple):
-    """How a device stands; see table `presence`."""
-
-    device_id: int
-    part: int
-    state: Presence
-    since_us: int
-    heard_us: int | None
-    folded_us: int
-    alert_us: int | None
-
-
-class ChangeRow(NamedTuple):
-    """A row of `device_presence`; `alert` is what is told to its home, if anything."""
-
-    device_id: int
-    since_us: int
-    state: Presence
-    reason: PresenceReason
-    heard_us: int | None
-    home_id: str | None
-    alert: str | None
-    raised_us: int | None
-    offset: int
 
 
 # ---------------------------------------------------------------- what is asked
@@ -131,74 +95,6 @@ def standings(conn: Connection) -> list[Standing]:
 # ---------------------------------------------------------------- what is stored
 
 
-def store(
-    conn: Connection,
-    changes: Sequence[ChangeRow],
-    standings: Iterable[Standing],
-    progress: Iterable[Progress],
-) -> None:
-    """Write changes, how devices stand, and the places where the log is to be read on."""
-    with conn.transaction():
-        if changes:
-            columns = [list(column) for column in zip(*changes, strict=True)]
-            conn.execute(_CHANGES, columns[:8])
-            conn.execute(_FIELDS, [columns[0], columns[1], columns[2], columns[8]])
-        rows = list(standings)
-        if rows:
-            conn.execute(_STANDINGS, [list(column) for column in zip(*rows, strict=True)])
-        conn.cursor().executemany(
-            _PROGRESS, [(*place[:4], Jsonb(place.ticks)) for place in progress]
-        )
-
-
-_CHANGES = """
-    INSERT INTO device_presence (device_id, since_at, state, reason, heard_at, home_id, alert,
-                                 raised_at)
-    SELECT device_id, from_us(since_us), state::presence_state, reason, from_us(heard_us), home_id,
-           alert, from_us(raised_us)
-    FROM unnest(%s::int[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::text[],
-                %s::text[], %s::bigint[])
-         AS v (device_id, since_us, state, reason, heard_us, home_id, alert, raised_us)
-    ON CONFLICT DO NOTHING"""
-_FIELDS = """
-    INSERT INTO device_state AS s (device_id, channel, field, value, measured_at, log_offset)
-    SELECT DISTINCT ON (device_id) device_id, '', 'presence', to_jsonb(state), from_us(since_us),
-           log_offset
-    FROM unnest(%s::int[], %s::bigint[], %s::text[], %s::bigint[]) WITH ORDINALITY
-         AS v (device_id, since_us, state, log_offset, n)
-    ORDER BY device_id, n DESC
-    ON CONFLICT (device_id, channel, field) DO UPDATE
-    SET value = excluded.value, measured_at = excluded.measured_at, log_offset = excluded.log_offset
-    WHERE (s.measured_at, s.log_offset) <= (excluded.measured_at, excluded.log_offset)"""
-_STANDINGS = """
-    INSERT INTO presence AS p (device_id, part, state, since_at, heard_at, folded_at, alert_at)
-    SELECT device_id, part, state::presence_state, from_us(since_us), from_us(heard_us),
-           from_us(folded_us), from_us(alert_us)
-    FROM unnest(%s::int[], %s::smallint[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[],
-                %s::bigint[])
-         AS v (device_id, part, state, since_us, heard_us, folded_us, alert_us)
-    ON CONFLICT (device_id) DO UPDATE
-    SET part = excluded.part, state = excluded.state, since_at = excluded.since_at,
-        heard_at = excluded.heard_at, folded_at = excluded.folded_at,
-        alert_at = excluded.alert_at"""
-_PROGRESS = """
-    INSERT INTO presence_progress (part, next_offset, stream_us, resumed_us, ticks)
-    VALUES (%s, %s, %s, %s, %s)
-    ON CONFLICT (part) DO UPDATE
-    SET next_offset = excluded.next_offset, stream_us = excluded.stream_us,
-        resumed_us = excluded.resumed_us, ticks = excluded.ticks"""
-
-
-def forget(conn: Connection, device_ids: Sequence[int]) -> None:
-    """Deleted devices stand nowhere; their history stays."""
-    with conn.transaction():
-        conn.execute("DELETE FROM presence WHERE device_id = ANY (%s)", [list(device_ids)])
-        conn.execute(
-            "DELETE FROM device_state WHERE field = 'presence' AND device_id = ANY (%s)",
-            [list(device_ids)],
-        )
-
-
 def revive(conn: Connection, spoke: Sequence[tuple[int, int]]) -> None:
     """Deleted devices (device_id, received_us) that spoke after that: they are there, unclaimed."""
     conn.execute(
@@ -248,24 +144,34 @@ def unannounced(conn: Connection, most: int) -> list[Told]:
             SELECT p.device_id, d.address, d.name, p.since_at, p.state::text, p.reason, p.heard_at,
                    p.home_id, p.alert, p.raised_at
             FROM device_presence p JOIN device d USING (device_id)
-            WHERE NOT p.announced ORDER BY p.device_id, p.since_at LIMIT %s""",
+            WHERE NOT p.announced ORDER BY p.device_id, p.since_at, p.state LIMIT %s""",
             [most],
         ).fetchall()
 
 
 def mark_announced(conn: Connection, told: Sequence[Told]) -> None:
-    conn.execute(
+    """Kafka has these, which are the next that were unannounced."""
+    if told:
+        last = told[-1]
+        conn.execute(
+            "UPDATE device_presence SET announced = true WHERE NOT announced "
+            "AND (device_id, since_at, state) <= (%s, %s, %s::presence_state)",
+            [last.device_id, last.since_at, last.state],
+        )
+
+
+def unconfirmed(conn: Connection, device_ids: Sequence[int]) -> list[int]:
+    """Those of the devices of which a worker may be publishing what it has read before."""
+    rows = conn.execute(
         """
-        UPDATE device_presence AS p SET announced = true
-        FROM unnest(%s::int[], %s::timestamptz[], %s::text[]) AS v (device_id, since_at, state)
-        WHERE p.device_id = v.device_id AND p.since_at = v.since_at
-          AND p.state = v.state::presence_state""",
-        (
-            [one.device_id for one in told],
-            [one.since_at for one in told],
-            [one.state for one in told],
-        ),
+        SELECT DISTINCT s.device_id
+        FROM device_state s JOIN presence p USING (device_id)
+        JOIN stream_progress g ON g.topic = %s AND g.part = p.part
+        WHERE s.device_id = ANY (%s) AND s.field <> 'presence'
+          AND s.log_offset >= g.published_offset""",
+        [RAW.name, list(device_ids)],
     )
+    return [device_id for (device_id,) in rows]
 
 
 # ---------------------------------------------------------------- capabilities

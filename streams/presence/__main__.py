@@ -136,12 +136,14 @@ class Teller:
         while told := presence.unannounced(self._conn, _MOST_TOLD):
             ids = sorted({one.device_id for one in told})
             alerts = [alert_of(one) for one in told if one.alert and one.home_id]
+            at_once = presence.unconfirmed(self._conn, ids)
             self._publish(ids, alerts)
             presence.mark_announced(self._conn, told)
-            self._again.append((time.monotonic() + _TOLD_AGAIN_S, ids))
+            if at_once:
+                self._again.append((time.monotonic() + _TOLD_AGAIN_S, at_once))
 
     def tell_again(self) -> None:
-        """Say states once more: a worker may have published what it had read just before."""
+        """Say states once more that a worker was publishing, as it had read them just before."""
         while self._again and self._again[0][0] <= time.monotonic():
             self._publish(self._again.popleft()[1], [])
 

@@ -10,8 +10,9 @@ import psycopg
 from schemas.models import Model, contract_of
 from schemas.presence import Presence
 from schemas.topics import RAW
-from sinks import presence
-from sinks.presence import ChangeRow, DeviceTerms, Progress, Standing
+from sinks import presence, presence_store
+from sinks.presence import DeviceTerms
+from sinks.presence_store import ChangeRow, Progress, Standing
 from streams.presence.reading import Tick
 from streams.presence.watch import Change, Heard, Watch, Watched
 
@@ -128,7 +129,7 @@ class PresenceJob:
     ) -> None:
         saved = set(changed).union(*(watch.unsaved for watch in places))
         if rows or saved or places:
-            presence.store(
+            presence_store.store(
                 self._conn,
                 rows,
                 [_standing(device) for device in saved if device.state is not None],
@@ -181,7 +182,7 @@ class PresenceJob:
         if limits:
             presence.set_gap_limits(self._conn, limits)
         if deleted:
-            presence.forget(self._conn, deleted)
+            presence_store.forget(self._conn, deleted)
 
     def _restore(self) -> None:
         """How devices stood at the last change or checkpoint."""

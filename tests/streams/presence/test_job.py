@@ -15,6 +15,7 @@ from schemas.units import SECOND_US
 from sinks import presence
 from sinks.device_details import details
 from sinks.device_homes import delete_device
+from sinks.device_registry import keep_fields
 from sinks.device_states import states_of
 from sinks.models import set_model
 from sinks.presence_history import changes, gaps
@@ -371,3 +372,57 @@ def test_after_a_clean_end_nothing_is_read_twice(db: Connection, log: Log):
     assert again.next_offset(PART) == 3
     assert again.counts() == {Presence.ONLINE: 1, Presence.LATE: 0, Presence.OFFLINE: 0}
     assert list(states_in(db)) == [("online", 1)]
+
+
+def test_odd_names_and_many_changes_of_one_batch_are_stored_as_they_are(db: Connection, log: Log):
+    names = ["tab\there", "line\nfeed\r", "back\\slash\\N", "\\.", "ไทย", "'quote\""]
+    homes = {log.device(f"shelly:{n}", home): home for n, home in enumerate(names)}
+    job = PresenceJob(db)
+    for n in range(len(names)):
+        log.hear(f"shelly:{n}", n)
+        log.hear(f"shelly:{n}", n + 0.25, says=False)
+        log.hear(f"shelly:{n}", n + 0.5)
+        log.hear(f"shelly:{n}", n + 0.75, says=False)
+    log.read_by(job)
+    assert [(row[0], row[2], row[5]) for row in history(db)] == [
+        (f"shelly:{n}", state, name)
+        for n, name in enumerate(names)
+        for state in ("online", "offline", "online", "offline")
+    ]
+    assert [(home, when) for _, home, when in told(db)] == [
+        (homes[device_id], at(number + 0.75)) for number, device_id in enumerate(sorted(homes))
+    ]
+    for device_id in homes:
+        (said,) = states_of(db, [device_id])
+        assert [state.fields for state in said.states] == [{"presence": "offline"}]
+
+
+def test_only_what_a_worker_may_be_publishing_is_told_again(db: Connection, log: Log):
+    devices = {name: log.device(f"shelly:{name}") for name in "abc"}
+    job = PresenceJob(db)
+    for name in "abc":
+        log.hear(f"shelly:{name}", 1)
+    log.read_by(job)
+    db.execute("UPDATE stream_progress SET published_offset = 2")
+    for name, log_offset in (("a", 1), ("b", 2)):
+        keep_fields(db, [(devices[name], "", "ip", "10.0.0.1", START_US, log_offset)])
+    assert presence.unconfirmed(db, list(devices.values())) == [devices["b"]]
+    assert presence.unconfirmed(db, [devices["a"], devices["c"]]) == []
+    db.execute("UPDATE stream_progress SET published_offset = 3")
+    assert presence.unconfirmed(db, list(devices.values())) == []
+
+
+def test_what_comes_after_the_portion_that_was_told_waits_for_the_next(db: Connection, log: Log):
+    for name in "abc":
+        log.device(f"shelly:{name}")
+    job = PresenceJob(db)
+    for name in "abc":
+        log.hear(f"shelly:{name}", 1)
+        log.hear(f"shelly:{name}", 1.5, says=False)
+    log.read_by(job)
+    found = []
+    while rows := presence.unannounced(db, 4):
+        found.append([(row.address, row.state) for row in rows])
+        presence.mark_announced(db, rows)
+    both = [(f"shelly:{name}", state) for name in "abc" for state in ("online", "offline")]
+    assert found == [both[:4], both[4:]]
