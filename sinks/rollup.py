@@ -182,6 +182,8 @@ def retell(conn: psycopg.Connection[Any], most: int, kept: timedelta) -> int:
     """Devices have come to another home, at an instant that is past: what `kept` still holds of
     their quarter hours since then is told again, with the next revision. Returns how many are.
     """
+    if conn.execute("SELECT FROM usage_retold LIMIT 1").fetchone() is None:
+        return 0
     return conn.execute(_RETELL, {"most": most, "kept": kept}).rowcount
 
 
