@@ -34,7 +34,8 @@ CALLERS = 8
 DEVICES_A_RATE = 1.5
 """A relay is switched at most once a second: so many devices for each command a second."""
 _LEAST_DEVICES = 20
-_TOGGLE = b'{"kind":"toggle","expires_in_s":60}'
+_TOGETHER = 10
+_TOGGLE = {"kind": "toggle", "expires_in_s": 60}
 _KNOWN_WITHIN_S, _ENDED_WITHIN_S = 300.0, 60.0
 
 
@@ -43,6 +44,7 @@ class Load:
     name: str
     commands_per_s: float
     seconds: float
+    devices_a_call: int = 1
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,19 @@ class Given:
     command_id: str | None
 
 
-class _Answer(msgspec.Struct):
+class _Command(msgspec.Struct):
     id: str | None = None  # none in a problem
+
+
+class _Commands(msgspec.Struct):
+    items: list[_Command] = []
 
 
 def loads(seconds: float) -> tuple[Load, ...]:
     return (
         Load("10 commands/s", 10, seconds),
         Load("200 commands/s", 200, seconds),
+        Load(f"200 commands/s, {_TOGETHER} a call", 200, seconds, _TOGETHER),
     )
 
 
@@ -159,10 +166,10 @@ def _wait_api(stack: Stack) -> None:
 
 def _give(stack: Stack, device_ids: Sequence[int], load: Load) -> tuple[list[Given], float]:
     """Give the commands, each at its time, the devices in turn; and how long that took."""
-    total = round(load.commands_per_s * load.seconds)
+    total, together = round(load.commands_per_s * load.seconds), load.devices_a_call
     token = stack.token_file.read_text().strip()
     given: list[Given] = []
-    numbers, lock = iter(range(total)), threading.Lock()
+    numbers, lock = iter(range(0, total, together)), threading.Lock()
     begun = time.monotonic()
 
     def call() -> None:
@@ -173,7 +180,10 @@ def _give(stack: Stack, device_ids: Sequence[int], load: Load) -> tuple[list[Giv
                 if number is None:
                     return
                 time.sleep(max(0.0, begun + number / load.commands_per_s - time.monotonic()))
-                given.append(_one(api, token, device_ids[number % len(device_ids)]))
+                wanted = [
+                    device_ids[at % len(device_ids)] for at in range(number, number + together)
+                ]
+                given.extend(_call(api, token, wanted))
 
     with ThreadPoolExecutor(CALLERS) as callers:
         for done in [callers.submit(call) for _ in range(CALLERS)]:
@@ -181,18 +191,27 @@ def _give(stack: Stack, device_ids: Sequence[int], load: Load) -> tuple[list[Giv
     return given, time.monotonic() - begun
 
 
-def _one(api: HTTPConnection, token: str, device_id: int) -> Given:
+def _call(api: HTTPConnection, token: str, device_ids: Sequence[int]) -> list[Given]:
     """With the plainest of clients: what it takes is the servers' on two cores."""
+    path, asked = f"/api/v1/devices/{device_ids[0]}/commands", dict[str, object](_TOGGLE)
+    if len(device_ids) > 1:
+        path = "/api/v1/commands"
+        asked |= {"devices": [*map(str, device_ids)], "confirm": True}
     asked_us = time.time_ns() // 1000
     api.request(
         "POST",
-        f"/api/v1/devices/{device_id}/commands",
-        _TOGGLE,
+        path,
+        msgspec.json.encode(asked),
         {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
     )
-    answer = msgspec.json.decode(api.getresponse().read(), type=_Answer)
+    body = api.getresponse().read()
     answered_us = time.time_ns() // 1000
-    return Given(asked_us, answered_us, answer.id)
+    if len(device_ids) > 1:
+        taken = msgspec.json.decode(body, type=_Commands).items
+    else:
+        taken = [msgspec.json.decode(body, type=_Command)]
+    ids = [one.id for one in taken] + [None] * (len(device_ids) - len(taken))
+    return [Given(asked_us, answered_us, command_id) for command_id in ids]
 
 
 def _ended(stack: Stack, command_ids: Sequence[str]) -> dict[str, tuple[str, int]]:

@@ -31,7 +31,7 @@ class OutboxRelay:
                 "bootstrap.servers": bootstrap,
                 "enable.idempotence": True,
                 "message.timeout.ms": 0,
-                "linger.ms": 0,
+                "linger.ms": 2,  # what a round publishes goes together
                 "partitioner": PARTITIONER,
             }
         )

@@ -52,6 +52,9 @@ def run(
                 "group.id": "meterstream-presence",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
+                # Half a second is soon enough: few large fetches of a log that never rests.
+                "fetch.min.bytes": 1 << 20,
+                "fetch.wait.max.ms": 500,
             }
         )
         try:
