@@ -6,36 +6,21 @@ acknowledgement when Kafka has the node's messages without a gap. Whatever is no
 again, so every doubt ends in the same way: leave unacknowledged, and if need be exit with 70.
 """
 
-import random
-import select
 import time
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from paho.mqtt.client import Client as PahoClient
-from paho.mqtt.client import ConnectFlags, DisconnectFlags
-from paho.mqtt.enums import MQTTErrorCode
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 from structlog.typing import FilteringBoundLogger
 
 from ingest.ack_gate import AckGate, Batch
-from ingest.batch_client import (
-    MAX_CACHED_LENGTH,
-    BatchClient,
-    connect_properties,
-    pubacks,
-    qos0_publish,
-)
+from ingest.batch_client import MAX_CACHED_LENGTH, pubacks, qos0_publish
 from ingest.batch_client import Message as BatchMessage
+from ingest.broker_link import DROPPED_COUNTER, BrokerLink
 from ingest.dead_letters import DLQ_MAX_BYTES, DeadLetter, DeadLetters
 from ingest.decoders.topic_table import address_of
 from ingest.end_to_end import EndToEnd, position_of
-from ingest.filters import without_needless
 from ingest.metrics import Metrics
 from ingest.mqtt_account import MqttAccount
 from ingest.raw_record import (
@@ -53,25 +38,18 @@ from ingest.raw_record import (
     topic_tells_address,
 )
 from ingest.settings import UplinkSettings
+from ingest.ticks import Ticks
 from schemas.connections import KafkaConnection, MqttConnection
 from schemas.homesync import Position
 from schemas.topics import PARTITIONER, RAW, RAW_DLQ, RAW_MAX_BYTES, RawHeader
 
 EXIT_FATAL = 70  # Kafka will not take our messages on this producer any more: start again
 
-KEEPALIVE_S = 30
-SESSION_EXPIRY_S = 86_400 * 7
-CONNACK_TIMEOUT_S = 10.0
-BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.25, 8.0
-STEADY_S = 10.0  # a connection that lasted this long resets the back-off
-DROPPED_COUNTER = "$SYS/broker/publish/messages/dropped"
-
 LINGER_MS = 10  # librdkafka makes a request a partition: a short linger is many small requests
 GATHER_S = 0.002  # wait for delivery reports; meanwhile the socket gathers the next batch
 OUTAGE_S, OUTAGE_GATHER_S = 1.5, 0.02  # ticks are confirmed each second, or Kafka is away
 IDLE_S = 0.1
 HOUSEKEEPING_S = 0.2
-TICK_S = 1.0
 KAFKA_SILENT_S = 60.0
 DRAIN_S = 8.0  # of the 10 s between SIGTERM and SIGKILL
 
@@ -139,8 +117,6 @@ class Connector:
         account: MqttAccount | None = None,
     ) -> None:
         self._settings = settings
-        self._mqtt = mqtt
-        self._account = account
         self._metrics = metrics
         self._log = log
         self._stopping = False
@@ -150,7 +126,6 @@ class Connector:
             {**producer_config(settings, kafka), "error_cb": self._on_kafka_error}
         )
         self._partitions = 0  # 0: Kafka has not told yet
-        self._tick_reports: list[Callable[[KafkaError | None, Message], None]] = []
         self._routes: dict[str | tuple[str, str], Route] = {}
         self._clock = RisingClock()
         self._gate = AckGate()
@@ -161,33 +136,25 @@ class Connector:
         self._delivered_at = float("-inf")
         self._kafka_trouble = "no message delivered yet"
 
-        self._ticking: set[int] = set()
-        self._tick_due = 0.0
+        self._ticks = self._ticks_for(0)
         self._housekeeping_due = 0.0
-
-        self._client = BatchClient(settings.client_id, self._received)
-        self._connect_due = 0.0
-        self._connecting_since = 0.0
-        self._connected_since: float | None = None
-        self._failures = 0
-        self._sessions_seen = 0
-        self._subscribe_mid: int | None = None
-        self._subscribed = False
-        self._mqtt_trouble = "not connected yet"
-        self._broker_dropped: int | None = None
-        self._prepare_client()
+        self._link = BrokerLink(
+            settings, mqtt, account, metrics, log,
+            received=self._received, changed=self._gate.new_connection,
+        )  # fmt: skip
+        self._client = self._link.client
 
     # ---- from outside: signal handler, health ----
 
     def stop(self) -> None:
         """Finish: what is in flight is delivered and acknowledged, then `run` returns 0."""
-        self._stopping = True
+        self._stopping = self._link.leaving = True
 
     def troubles(self) -> list[str]:
         """Why this connector is not healthy; empty when it is."""
         found = []
-        if not self._subscribed:
-            found.append(f"MQTT: {self._mqtt_trouble}")
+        if not self._link.subscribed:
+            found.append(f"MQTT: {self._link.trouble}")
         silent_s = time.monotonic() - self._delivered_at
         if silent_s > KAFKA_SILENT_S:
             found.append(f"Kafka confirmed nothing for 60 s: {self._kafka_trouble}")
@@ -219,174 +186,45 @@ class Connector:
             timeout_s = IDLE_S
         self._feed()
         now = time.monotonic()
-        if now >= self._tick_due:
+        if self._ticks.is_due(now):
             self._tick(now)
         if now >= self._housekeeping_due:
             self._housekeep(now)
         self._acknowledge()
-        self._talk(timeout_s)
-
-    def _talk(self, timeout_s: float) -> None:
-        """Wait for the broker, read and write."""
-        client = self._client
-        sock = client.socket()
-        if sock is None:
-            if timeout_s:
-                time.sleep(timeout_s / 10)
-            return
-        reading = [] if client.paused else [sock]
-        writing = [sock] if client.want_write() else []
-        try:
-            readable, writable, _ = select.select(reading, writing, [], timeout_s)
-        except (ValueError, OSError):  # the socket went away under us
-            client.drop_connection(MQTTErrorCode.MQTT_ERR_CONN_LOST)
-            return
-        if readable:
-            client.loop_read()
-        if writable:
-            client.loop_write()
+        self._link.talk(timeout_s)
 
     def _housekeep(self, now: float) -> None:
         self._housekeeping_due = now + HOUSEKEEPING_S
-        client = self._client
-        if client.socket() is not None:
-            client.loop_misc()
-        if client.socket() is None:
-            if now >= self._connect_due:
-                self._connect(now)
-        elif self._connected_since is None and now - self._connecting_since > CONNACK_TIMEOUT_S:
-            client.drop_connection(MQTTErrorCode.MQTT_ERR_CONN_LOST)
-        if self._subscribed:
+        self._link.tend(now)
+        if self._link.subscribed:
             self._send_end_to_end(now)
         metrics = self._metrics
-        metrics.connected.set(self._subscribed)
+        metrics.connected.set(self._link.subscribed)
         metrics.in_flight.set(self._gate.waiting)
         metrics.queue.set(len(self._producer))
         metrics.e2e_pending.set(self._end_to_end.pending)
 
     def _drain(self) -> None:
         """Read nothing more; let Kafka have what we hold, acknowledge it, and leave politely."""
-        client = self._client
-        client.discarding = True
+        self._client.discarding = True
         deadline = time.monotonic() + DRAIN_S
         while time.monotonic() < deadline and not self._fatal:
             self._producer.poll(0.02)
             self._feed()
             self._acknowledge()
-            self._talk(0.0)
+            self._link.talk(0.0)
             if not self._work and not len(self._producer):
                 break
         left = len(self._producer) + sum(len(w.messages) - w.next for w in self._work)
-        if self._subscribed:
+        if self._link.subscribed:
             self._send_end_to_end(float("inf"))
-        client.disconnect()
-        while client.socket() is not None and time.monotonic() < deadline + 1:
-            self._talk(0.05)
+        self._link.disconnect(until=deadline + 1)
         self._log.info("stopped", left_to_the_broker=left)
         if left:
             self._producer.purge()
             self._producer.poll(0)
 
-    # ---- MQTT ----
-
-    def _prepare_client(self) -> None:
-        client = self._client
-        if self._mqtt.username is not None:
-            client.username_pw_set(self._mqtt.username, self._mqtt.password)
-        if self._account is not None:
-            self._account.apply(client)
-        client.on_connect = self._on_connect
-        client.on_disconnect = self._on_disconnect
-        client.on_subscribe = self._on_subscribe
-        client.connect_async(
-            self._mqtt.host,
-            self._mqtt.port,
-            keepalive=KEEPALIVE_S,
-            clean_start=False,
-            properties=connect_properties(self._settings.receive_maximum, SESSION_EXPIRY_S),
-        )
-
-    def _connect(self, now: float) -> None:
-        self._gate.new_connection()
-        self._connecting_since = now
-        try:
-            self._client.reconnect()
-        except OSError as error:
-            self._lost(f"cannot connect to {self._mqtt.host}:{self._mqtt.port}: {error}")
-
-    def _lost(self, reason: str) -> None:
-        now = time.monotonic()
-        since, self._connected_since = self._connected_since, None
-        self._subscribed = False
-        self._failures = 0 if since is not None and now - since > STEADY_S else self._failures + 1
-        ceiling = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(self._failures, 10))
-        wait_s = ceiling * random.uniform(0.5, 1)
-        self._connect_due = now + wait_s
-        self._mqtt_trouble = reason
-        if not self._stopping:
-            self._log.warning("mqtt_lost", reason=reason, next_try_in_s=round(wait_s, 2))
-
-    def _on_connect(
-        self,
-        client: PahoClient,
-        userdata: object,
-        flags: ConnectFlags,
-        reason: ReasonCode,
-        properties: Properties | None,
-    ) -> None:
-        if reason.is_failure:
-            self._mqtt_trouble = f"the broker refuses {self._settings.client_id}: {reason}"
-            self._log.error("mqtt_refused", reason=str(reason), client_id=self._settings.client_id)
-            return
-        self._gate.new_connection()
-        self._connected_since = time.monotonic()
-        if self._sessions_seen:
-            self._metrics.reconnects.inc()
-        if flags.session_present:
-            self._log.info("mqtt_connected", session="kept")
-        elif self._sessions_seen:
-            self._metrics.sessions_lost.inc()
-            self._log.error("mqtt_session_lost", meaning="messages may be lost; nodes send again")
-        else:
-            self._log.warning("mqtt_connected", session="new: the first start, or it was lost")
-        self._sessions_seen += 1
-        self._subscribe()
-
-    def _subscribe(self) -> None:
-        """On every connection: with retainHandling 1 this is idle where the session has it."""
-        options = SubscribeOptions(qos=1, noLocal=True, retainAsPublished=False, retainHandling=1)
-        filters = without_needless(self._settings.filters)
-        _, self._subscribe_mid = self._client.subscribe([(name, options) for name in filters])
-        self._client.subscribe(DROPPED_COUNTER, options=SubscribeOptions(qos=0, retainHandling=0))
-
-    def _on_subscribe(
-        self,
-        client: PahoClient,
-        userdata: object,
-        mid: int,
-        reasons: list[ReasonCode],
-        properties: Properties | None,
-    ) -> None:
-        refused = [str(reason) for reason in reasons if reason.is_failure]
-        if mid != self._subscribe_mid:
-            if refused:
-                self._log.warning("no_broker_counters", topic=DROPPED_COUNTER, reasons=refused)
-        elif refused:
-            self._mqtt_trouble = f"the broker refuses subscriptions: {refused}"
-            self._log.error("subscriptions_refused", reasons=refused)
-        else:
-            self._subscribed = True
-
-    def _on_disconnect(
-        self,
-        client: PahoClient,
-        userdata: object,
-        flags: DisconnectFlags,
-        reason: ReasonCode,
-        properties: Properties | None,
-    ) -> None:
-        self._gate.new_connection()
-        self._lost(self._mqtt_trouble if self._connected_since is None else str(reason))
+    # ---- acknowledgements ----
 
     def _acknowledge(self) -> None:
         """PUBACKs of all that Kafka has, in one write."""
@@ -467,7 +305,7 @@ class Connector:
                 route = routes.get(topic)
                 if route is None:
                     if topic == DROPPED_COUNTER:
-                        self._broker_says_dropped(payload)
+                        self._link.broker_says_dropped(payload)
                         dropped += 1
                         continue
                     route = self._route(topic, payload)
@@ -605,49 +443,21 @@ class Connector:
             return
         self._dead_letters.partitions = len(found[RAW_DLQ.name].partitions)
         self._partitions = len(found[RAW.name].partitions)
-        self._tick_reports = [partial(self._ticked, at) for at in range(self._partitions)]
+        self._ticks = self._ticks_for(self._partitions)
         self._log.info("kafka_found", partitions=self._partitions)
+
+    def _ticks_for(self, partitions: int) -> Ticks:
+        return Ticks(self._producer, partitions, self._shard, self._metrics, self._tick_reported)
 
     def _tick(self, now: float) -> None:
         """Write the time to every partition, after all messages received before it."""
-        late_s = now - self._tick_due
-        self._tick_due = now + TICK_S if late_s > TICK_S / 2 else self._tick_due + TICK_S
-        waiting = self._ticking
-        skipped = 0
-        headers: list[Header] = [self._shard, (RawHeader.TICK, str(self._clock.take(1)))]
-        for partition, report in enumerate(self._tick_reports):
-            if partition in waiting or self._work:
-                skipped += 1
-                continue
-            try:
-                self._producer.produce(RAW.name, None, None, partition, report, None, 0, headers)
-            except BufferError:
-                skipped += 1
-                continue
-            except KafkaException as error:
-                self._fatal = f"Kafka refuses a tick: {error}"
-                return
-            waiting.add(partition)
-        if skipped:
-            self._metrics.ticks_skipped.inc(skipped)
-
-    def _ticked(self, partition: int, error: KafkaError | None, _message: Message) -> None:
-        self._ticking.discard(partition)
-        if error is not None:
-            self._kafka_refuses(error)
-            return
-        self._delivered_at = time.monotonic()
-        self._metrics.ticks.inc()
-
-    def _broker_says_dropped(self, payload: bytes) -> None:
-        """`$SYS` counts from the broker's start; what it had before we came is no news."""
         try:
-            count = int(payload)
-        except ValueError:
-            return
-        before, self._broker_dropped = self._broker_dropped, count
-        if before is not None and count != before:
-            rise = count - before if count > before else count
-            if rise:
-                self._metrics.broker_dropped.inc(rise)
-                self._log.error("broker_dropped_messages", messages=rise)
+            self._ticks.write(now, self._clock.take(1), held_back=bool(self._work))
+        except KafkaException as error:
+            self._fatal = f"Kafka refuses a tick: {error}"
+
+    def _tick_reported(self, error: KafkaError | None) -> None:
+        if error is None:
+            self._delivered_at = time.monotonic()
+        else:
+            self._kafka_refuses(error)

@@ -248,7 +248,8 @@ def stock() -> None:
     from paho.mqtt.subscribeoptions import SubscribeOptions
 
     from ingest.batch_client import connect_properties
-    from ingest.connector import KEEPALIVE_S, SESSION_EXPIRY_S, producer_config
+    from ingest.broker_link import KEEPALIVE_S, SESSION_EXPIRY_S
+    from ingest.connector import producer_config
     from ingest.decoders.topic_table import address_of
     from ingest.metrics import Metrics, serve
     from ingest.raw_record import RisingClock

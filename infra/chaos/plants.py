@@ -68,7 +68,7 @@ def acknowledge_at_once() -> None:
 
 def _start_clean() -> None:
     """paho's own `clean_start`: the first connection of a process ends the session before it."""
-    import ingest.connector
+    import ingest.broker_link
     from ingest.batch_client import BatchClient
 
     class ForgetfulClient(BatchClient):
@@ -76,7 +76,7 @@ def _start_clean() -> None:
             del named["clean_start"]
             super().connect_async(*arguments, **named)
 
-    ingest.connector.BatchClient = ForgetfulClient  # type: ignore[attr-defined]
+    ingest.broker_link.BatchClient = ForgetfulClient  # type: ignore[attr-defined]
 
 
 # ---- the worker

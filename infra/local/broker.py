@@ -41,7 +41,7 @@ SERVICES = {
 
 def service_accounts() -> list[Account]:
     """What our own processes may do; none is bound to a client id, for there may be several."""
-    from ingest.connector import DROPPED_COUNTER
+    from ingest.broker_link import DROPPED_COUNTER
     from ingest.decoders.topic_table import SUBSCRIPTIONS
     from ingest.poller.ear import LISTENED, QUESTIONS
 

@@ -26,7 +26,7 @@ from schemas.topics import RAW, RAW_DLQ
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
     """The condition's value as soon as it is neither None nor False."""
     deadline = time.monotonic() + timeout_s
     while (value := condition()) is None or value is False:
@@ -94,7 +94,7 @@ class Uplink:
                 return self.count("connected") == 1 and bool(url)
             return False
 
-        wait_for(connected, "the uplink is connected and subscribed", 40)
+        wait_for(connected, "the uplink is connected and subscribed")
         return self
 
     def rss_mib(self) -> float:
@@ -183,7 +183,7 @@ class RawLog:
     def ticks(self) -> list[Record]:
         return [record for record in self.records if record.header("tick")]
 
-    def wait(self, prefix: str, count: int, timeout_s: float = 30.0) -> list[Record]:
+    def wait(self, prefix: str, count: int, timeout_s: float = 60.0) -> list[Record]:
         """The records of MQTT topics with this prefix, once there are `count` of them."""
         deadline = time.monotonic() + timeout_s
         while len(found := self.of(prefix)) < count:
