@@ -138,7 +138,8 @@ def detours(stack: Stack, proxies: Proxies) -> dict[str, dict[str, str]]:
 
 
 def _wipe(stack: Stack, disks: Mapping[str, "Disk"]) -> None:
-    stack.down()
+    if disks:
+        stack.down()
     for disk in disks.values():
         disk.unmount()
     stack.wipe()

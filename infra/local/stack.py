@@ -4,7 +4,7 @@ from infra.local import StackSettings, start
 
 stack = start(StackSettings.free(tmp_path))  # the three servers, with ports of their own
 ...
-stack.wipe()                                 # stopped, and its data removed
+stack.wipe()                                 # ended at once, and its data removed
 """
 
 import fcntl
@@ -38,6 +38,7 @@ from infra.local.supervision import Supervised, Supervisor
 
 READY_TIMEOUT_S = 60.0
 LAUNCH_TIMEOUT_S = 20.0
+KILLED_WITHIN_S = 60.0
 MOST_STARTS = 5  # of a server that should come up
 LOG_TAIL_LINES = 15
 
@@ -190,11 +191,11 @@ class Stack:
             return self._down(progress)
 
     def wipe(self, progress: Progress = silent) -> None:
-        """Stop everything and remove the stack's data and logs."""
+        """End everything at once and remove the stack's data and logs."""
         if not self._state_dir.exists():
             return
         with self._locked():
-            self._down(progress)
+            self._kill(progress)
             progress(f"removing {self._state_dir}")
             for path in list(self._state_dir.iterdir()):
                 if path.is_dir():
@@ -207,7 +208,7 @@ class Stack:
     def status(self) -> list[ProcessStatus]:
         """Every process of this stack's programs, and those that run beside them."""
         infos = {info["name"]: info for info in self._supervisor.processes()}
-        every = [one for program in self._known for one in instances(program, self.settings)]
+        every = self._every()
         mine = {program.name for program in self._programs}
         return [
             self._status(one, infos.get(one.name))
@@ -400,9 +401,18 @@ class Stack:
 
         return servers.wait_until(free, timeout_s=one.program.stop_wait_s)
 
+    def _kill(self, progress: Progress) -> None:
+        progress("stopping")
+        killed = self._supervisor.kill()
+        servers.wait_until(lambda: not any(map(_is_alive, killed)), timeout_s=KILLED_WITHIN_S)
+        self._wait_for_leftovers(self._every())
+
+    def _every(self) -> list[Instance]:
+        return [one for program in self._known for one in instances(program, self.settings)]
+
     def _down(self, progress: Progress) -> bool:
         pid = self._supervisor.pid()
-        every = [one for program in self._known for one in instances(program, self.settings)]
+        every = self._every()
         if pid is not None:
             progress("stopping")
             self._supervisor.shutdown()

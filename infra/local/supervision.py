@@ -5,12 +5,14 @@ import http.client
 import os
 import resource
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import xmlrpc.client
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +145,19 @@ class Supervisor:
     def shutdown(self) -> None:
         """Ask supervisord to stop everything, the last started first, and then itself."""
         self.call("supervisor.shutdown")
+
+    def kill(self) -> list[int]:
+        """`kill -9` of supervisord and all its processes; returns their ids."""
+        pid = self.pid()
+        if pid is None:
+            return []
+        # It goes first: it would start the others again.
+        every = [pid, *(int(info["pid"]) for info in self.processes() if info["pid"])]
+        for one in every:
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        self._socket.unlink(missing_ok=True)
+        return every
 
     def log_of(self, name: str) -> Path:
         return self.log_dir / f"{name}.log"

@@ -102,7 +102,7 @@ def test_wipe_stops_everything_and_removes_the_data(empty: StackSettings):
     running = start(empty, [MOSQUITTO])
     pid = running.pid("mosquitto")
     running.wipe()
-    assert not Path(f"/proc/{pid}").exists()
+    assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), timeout_s=10)
     assert {path.name for path in empty.state_dir.iterdir()} <= {"lock"}
     assert running.down() is False
 
@@ -174,7 +174,11 @@ def test_a_killed_server_comes_back_with_its_data(stack: Stack, name: str):
     value = os.urandom(8).hex().encode()
     write(stack, value)
     if name == "mosquitto":
-        time.sleep(2.5)  # it saves once a second
+        written_ns = time.time_ns()
+        saved = stack.settings.state_dir / "mosquitto" / "mosquitto.db"
+        assert wait_until(
+            lambda: saved.exists() and saved.stat().st_mtime_ns > written_ns, timeout_s=60
+        ), "it saves once a second"
     restarts = {one.name: one.restarts for one in stack.status()}[name]
     killed = stack.pid(name)
     server = stack.server_pid(name)
@@ -290,7 +294,7 @@ def test_a_process_that_dies_at_once_is_started_again_and_again_but_calmly(empty
 
 def test_a_killed_process_of_ours_comes_back(empty: StackSettings, probe: Program):
     running = start(empty, [probe])
-    time.sleep(1)
+    assert wait_until((empty.state_dir / "seen-0.json").exists, timeout_s=60)
     killed = running.pid("probe")
     os.kill(killed, signal.SIGKILL)
     assert wait_until(lambda: running.status()[0].restarts == 1, timeout_s=5)
