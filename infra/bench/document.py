@@ -95,6 +95,7 @@ SECTIONS = {
             Column("p50_ms", "p50 ms"),
             Column("p99_ms", "p99 ms"),
             Column("error_ms", "error ms", 1),
+            Column("drain_s", "then drained in s", 1),
         ),
         "end-to-end",
     ),

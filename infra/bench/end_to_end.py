@@ -45,6 +45,10 @@ def loads(seconds: float, latency_seconds: float) -> tuple[Load, ...]:
     )
 
 
+WARM_UP = Load("warming up", 5_000, 20)
+"""Before all others: Kafka's JVM takes several times as much in its first minute."""
+
+
 def stack_of(settings: StackSettings, workers: int) -> Stack:
     """Everything that `make run` has, but for its simulator."""
     return Stack(settings.model_copy(update={"workers": workers}), ALL)

@@ -156,6 +156,7 @@ def _end_to_end(sizes: Sizes, folder: Path, progress: Progress) -> Measured:
     stack = end_to_end.stack_of(StackSettings.free(folder / "state"), sizes.workers)
     try:
         stack.up(progress)
+        end_to_end.measure(stack, [end_to_end.WARM_UP], folder, progress)
         wanted = end_to_end.loads(sizes.seconds, sizes.latency_seconds)
         return end_to_end.measure(stack, wanted, folder, progress)
     finally:
