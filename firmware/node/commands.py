@@ -42,7 +42,7 @@ class Commands:
         if self._clock.known or self._is_known(command):
             self._judge(command, now_ms)
         elif len(self._waiting) < MOST_WAITING:
-            self._waiting.append((command, now_ms + CLOCK_WITHIN_MS))
+            self._let_wait(command, now_ms + CLOCK_WITHIN_MS)
         else:
             self._refuse(command, "the node does not know the time", now_ms)
 
@@ -51,6 +51,15 @@ class Commands:
             return read(kind, payload)
         except MemoryError:
             raise Refused("%d bytes need more memory than there is" % len(payload))
+
+    def _let_wait(self, command, until_ms):
+        """An update that there is no memory for is left: what was not answered comes again."""
+        try:
+            if command.payload is not None:
+                command.payload = bytes(command.payload)
+            self._waiting.append((command, until_ms))
+        except MemoryError:
+            pass
 
     def step(self, now_ms):
         """Look again at what waits for the clock."""

@@ -65,8 +65,17 @@ def packet_id_of(body):
     return body[0] << 8 | body[1]
 
 
+SMALL_BYTES = 2560  # an update of 80 KB; more is there only while the heap is not cut up
+
+
+COPIED_BYTES = 512
+
+
 class Publish:
-    """`payload` is None where the packet was larger than the reader holds; `size` tells."""
+    """`payload` is None where the packet was larger than the reader holds; `size` tells.
+
+    A large one is a view that the next packet writes over: there is no memory for two of them.
+    """
 
     def __init__(self, topic, payload, packet_id, retained, size):
         self.topic = topic
@@ -96,17 +105,18 @@ def read_publish(first, body, length):
         topic = bytes(body[2:end]).decode()
     except UnicodeError:
         raise BadPacket("a topic that is not UTF-8")
-    whole = len(body) == length
+    payload = None
+    if len(body) == length:
+        payload = body[behind:]
+        if length <= COPIED_BYTES:
+            payload = bytes(payload)
     return Publish(
         topic,
-        bytes(body[behind:]) if whole else None,
+        payload,
         packet_id,
         bool(first & 1),
         length - behind,
     )
-
-
-SMALL_BYTES = 1024
 
 
 class Reader:

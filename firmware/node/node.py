@@ -314,7 +314,8 @@ class Node:
         self._commands.finish(command_id, "done" if done else "failed", reason, now_ms)
 
     def _update(self, command):
-        self._updating.take(command, self._clock.unix_ms(self._hal.up_ms()))
+        unix_ms = self._clock.unix_ms(self._hal.up_ms())
+        self._updating.take(command.command_id, command.payload, unix_ms)
         self._restart_at_ms = self._hal.up_ms() + RESTART_WITHIN_MS
         return False
 

@@ -5,8 +5,11 @@ it verifies, downloads and stages (`ota`), and restarts again into the new image
 old one with the reason. Meters count on meanwhile. The node says what became of it.
 """
 
+import json
+
 from node.store import Store
 
+COMMAND = "command"  # the file that holds it, as it came
 HEALTHY_WITHIN_MS = 600_000
 GIVE_UP_MS = 3_600_000
 RETRY_MS = 5_000
@@ -29,15 +32,10 @@ class Updating:
         self.version = state.slots[slot]["version"] if slot else None
         self._report = None if self._trial else state.report
 
-    def take(self, command, unix_ms):
-        """Put a command down; the node restarts. Raises OSError."""
-        self._store.write(
-            {
-                "command_id": command.command_id,
-                "parameters": command.parameters,
-                "unix_ms": unix_ms,
-            }
-        )
+    def take(self, command_id, payload, unix_ms):
+        """Put a command down, unread; the node restarts. Raises OSError."""
+        self._files.replace(COMMAND, payload)
+        self._store.write({"command_id": command_id, "unix_ms": unix_ms})
 
     def confirm(self):
         """The node is healthy: Kafka has something of it. Ends the trial of a new image."""
@@ -82,7 +80,7 @@ def waiting_job(flash):
     """The update that was put down, and its store; None where there is none."""
     store = Store(flash + "/update")
     document = store.read() or {}
-    return (document, store) if "parameters" in document else (None, store)
+    return (document, store) if "unix_ms" in document else (None, store)
 
 
 def update_or_start(hal, files):
@@ -109,7 +107,9 @@ def run_update(hal, files, job, store, fetch):
         return (job["unix_ms"] + hal.up_ms()) // 1000
 
     try:
-        updates.command(job["parameters"], job["command_id"], now_s())
+        command = json.loads(files.read(COMMAND, 0, files.size(COMMAND)))
+        updates.command(command["parameters"], job["command_id"], now_s())
+        command = None  # its memory is needed
         while _fetch_some(hal, updates, now_s):
             if hal.up_ms() > GIVE_UP_MS:
                 raise Refused("damaged", "not downloaded within an hour")

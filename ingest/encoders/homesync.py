@@ -6,7 +6,8 @@
 
 `relay` is the channel's name, null where none was named: the node's only, or first, relay. Instants
 are whole Unix seconds. The node runs an id at most once, refuses what has expired and what is
-older than the last that it ran, and answers on `…/response/command` with the id.
+older than the last that it ran, and answers on `…/response/command` with the id. `parameters` come
+after the rest: a node reads those of an update later, when it has the memory.
 """
 
 from ingest.encoders.outgoing import (

@@ -18,7 +18,7 @@ from node.mqtt_client import (
     WRITE_WITHIN_MS,
     Client,
 )
-from node.mqtt_packets import BadPacket, Publish, Reader
+from node.mqtt_packets import SMALL_BYTES, BadPacket, Publish, Reader
 from node.stream import Broken
 
 CONNACK = b"\x20\x02\x00\x00"
@@ -312,7 +312,7 @@ def test_any_bytes_in_any_pieces_end_in_packets_or_in_bad_packet(data: bytes, cu
         try:
             while packet := reader.step(read_into):
                 first, body, length = packet
-                assert len(body) <= max(1024, length)
+                assert len(body) <= max(SMALL_BYTES, length)
                 if first & 0xF0 == packets.PUBLISH:
                     packets.read_publish(first, body, length)
         except BadPacket:

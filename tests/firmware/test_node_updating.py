@@ -3,7 +3,6 @@
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,10 +59,8 @@ class Flash:
         self.case = case
         self.files = Files(str(folder / "images"))
         provision(self.files, case["root"])
-        command = SimpleNamespace(
-            command_id="c1", parameters=json.loads(json.dumps(case["command"]))
-        )
-        self.updating().take(command, case["now_s"] * 1000)
+        payload = json.dumps({"command_id": "c1", "parameters": case["command"]}).encode()
+        self.updating().take("c1", memoryview(payload), case["now_s"] * 1000)
 
     def updating(self) -> Updating:
         return Updating(self.files, Store(str(self.folder / "update")))
@@ -123,3 +120,17 @@ def test_an_image_that_is_never_healthy_is_rolled_back_and_told(tmp_path: Path):
         pass
     command_id, outcome, reason = flash.updating().answer()
     assert (command_id, outcome, reason) == ("c1", "failed", "not_healthy")
+
+
+@pytest.mark.parametrize(
+    "payload", [b'{"command_id":"c1","parameters":{', b"[]", b'{"parameters":5}']
+)
+def test_parameters_that_nobody_can_read_fail_the_update_and_not_the_node(
+    tmp_path: Path, payload: bytes
+):
+    flash = Flash(tmp_path, ota_cases.whole(ota_cases.Workshop(4)))
+    flash.updating().take("c1", payload, flash.case["now_s"] * 1000)
+    flash.update()
+    assert waiting_job(str(tmp_path))[0] is None
+    command_id, outcome, _ = flash.updating().answer()
+    assert (command_id, outcome) == ("c1", "failed")

@@ -1,8 +1,10 @@
 """An `ota` command on its way from the roll-out to the node's hands; no server is needed."""
 
+from typing import Any
+
 import msgspec
 import pytest
-from node.command import read
+from node.command import Command, Refused, read
 from node.mqtt_client import INCOMING_BYTES
 from ota.record import Record
 from ota.updates import Updates, provision
@@ -50,6 +52,12 @@ def told(image_bytes: int, roots: list[Envelope]) -> bytes:
     return sent.payload
 
 
+def parameters_of(command: Command) -> Any:
+    """They are read when nothing else needs the node's memory."""
+    assert command.parameters == {}
+    return msgspec.json.decode(command.payload)["parameters"]
+
+
 @pytest.mark.parametrize("image_bytes", [1, 100_000, 300_000, 1_000_000])
 @pytest.mark.parametrize("rotations", [0, 2])
 def test_a_node_takes_what_the_server_sends(image_bytes: int, rotations: int):
@@ -60,7 +68,7 @@ def test_a_node_takes_what_the_server_sends(image_bytes: int, rotations: int):
     provision(flash, msgspec.to_builtins(root()[0]))
     updates = Updates(flash, DEVICE, lambda _url, offset, length: bytes(length))
     command = read("ota", payload)
-    updates.command(command.parameters, command.command_id, NOW_S)
+    updates.command(parameters_of(command), command.command_id, NOW_S)
     while updates.step(NOW_S):
         pass
     assert updates.ready
@@ -72,7 +80,7 @@ def test_the_same_command_again_changes_nothing_once_it_is_staged():
     command = read("ota", told(5000, []))
     for _ in range(3):
         updates = Updates(flash, DEVICE, lambda _url, offset, length: bytes(length))
-        updates.command(command.parameters, command.command_id, NOW_S)
+        updates.command(parameters_of(command), command.command_id, NOW_S)
         while updates.step(NOW_S):
             pass
         assert updates.ready
@@ -83,5 +91,12 @@ def test_the_root_that_goes_on_a_node_by_cable_is_the_one_it_believes():
     flash = CutFlash("prefix")
     flash.replace("root.0", record_of(root()[0]))
     command = read("ota", told(5000, []))
-    Updates(flash, DEVICE, lambda *_: b"").command(command.parameters, "c1", NOW_S)
+    Updates(flash, DEVICE, lambda *_: b"").command(parameters_of(command), "c1", NOW_S)
     assert Record(flash, "root").load() == msgspec.to_builtins(root()[0])
+
+
+def test_a_command_whose_parameters_come_before_all_else_is_refused():
+    with pytest.raises(Refused, match="command_id is missing"):
+        read("ota", b'{"parameters": {}, "command_id": "c1"}')
+    with pytest.raises(Refused, match="do not begin within"):
+        read("ota", b'{"command_id": "c1", "x": "' + b"y" * 500 + b'", "parameters": {}}')
