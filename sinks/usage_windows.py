@@ -151,8 +151,58 @@ Quantities = tuple[int, float | None, float | None, float | None, float | None, 
 """`measured_us, power_w, import_total_wh, export_total_wh, interval_s, interval_import_wh`."""
 
 
+class Stretch(NamedTuple):
+    """A time `[low_us, high_us]` of a channel, as records of the log up to `offset` tell it."""
+
+    channel_id: int
+    low_us: int
+    high_us: int
+    offset: int
+
+
+_POINTS_WITHIN = """
+SELECT s.n, to_us(r.measured_at), r.power_w, r.import_total_wh, r.export_total_wh, r.interval_s,
+       r.interval_import_wh
+FROM unnest(%(n)s::int[], %(channel)s::int[], %(low)s::bigint[], %(high)s::bigint[],
+            %(offset)s::bigint[]) AS s (n, channel_id, low_us, high_us, log_offset)
+CROSS JOIN LATERAL (
+    SELECT measured_at, power_w, import_total_wh, export_total_wh, interval_s, interval_import_wh
+    FROM readings
+    WHERE channel_id = s.channel_id AND log_offset <= s.log_offset
+      AND measured_at BETWEEN from_us(s.low_us) AND from_us(s.high_us)
+      AND measured_at BETWEEN from_us(%(first)s) AND from_us(%(last)s)  -- days that matter
+    OFFSET 0
+) AS r
+ORDER BY s.n, r.measured_at
+"""
+
+
+def points_within(
+    conn: psycopg.Connection[Any], stretches: Sequence[Stretch]
+) -> list[list[Quantities]]:
+    """The readings of each stretch, in order of time, in one query."""
+    found: list[list[Quantities]] = [[] for _ in stretches]
+    if not stretches:
+        return found
+    channels, lows, highs, offsets = (list(column) for column in zip(*stretches, strict=True))
+    wanted = {
+        "n": list(range(len(stretches))),
+        "channel": channels,
+        "low": lows,
+        "high": highs,
+        "offset": offsets,
+        "first": min(lows),
+        "last": max(highs),
+    }
+    for n, *point in conn.execute(_POINTS_WITHIN, wanted, prepare=False):
+        found[n].append(tuple(point))
+    return found
+
+
 def late_points(conn: psycopg.Connection[Any], spans: Sequence[LateSpan]) -> list[list[Quantities]]:
     """The readings that decide the windows of each span, in order of time, in one query."""
+    if not spans:
+        return []
     numbered = [(n, *span) for n, span in enumerate(spans)]
     columns = [list(column) for column in zip(*numbered, strict=True)]
     found: list[list[Quantities]] = [[] for _ in spans]

@@ -2,8 +2,8 @@
 
 Two steps outwards from the late instants, on both sides: first to the last register reading that
 is touched (`REACH` of them) and on to the whole minute, then as far again to the readings that
-these minutes are computed from. The table's query (`sinks/sql/late_points.sql`) walks the same
-steps; `fetch_bounds` is its rule over a list.
+these minutes are computed from. The table's query (`touched_by` in SQL) walks the same steps;
+`fetch_bounds` is its rule over a list.
 """
 
 from bisect import bisect_left, bisect_right
@@ -13,22 +13,27 @@ from schemas.units import MINUTE_US
 from streams.energy import REACH, Limits, Point
 from streams.windows import Span
 
+STEPS = 2
+
 
 def fetch_bounds(points: Sequence[Point], span: Span, limits: Limits) -> tuple[int, int]:
     """The instants `[low, high]` between which readings are needed to redo `span`."""
-    low, high = _touched(points, span, limits)
-    return _touched(points, Span(low, high), limits)
+    low, high = span
+    for _ in range(STEPS):
+        low, high = touched(points, Span(low, high), limits)
+    return low, high
 
 
 def affected(
     points: Sequence[Point], span: Span, complete_until_us: int, limits: Limits
 ) -> tuple[int, int]:
     """The range `[start, end)` of complete windows that readings in `span` can change."""
-    low, high = _touched(points, span, limits)
+    low, high = touched(points, span, limits)
     return low, min(complete_until_us, high)
 
 
-def _touched(points: Sequence[Point], span: Span, limits: Limits) -> tuple[int, int]:
+def touched(points: Sequence[Point], span: Span, limits: Limits) -> tuple[int, int]:
+    """One step outwards: which instants readings within the span reach, to whole minutes."""
     low, high = span.start_us - limits.gap_limit_us, span.end_us + limits.gap_limit_us
     for column in (2, 3):
         register = [p[0] for p in points if p[column] is not None]

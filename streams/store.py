@@ -7,18 +7,15 @@ import psycopg
 
 from schemas.decoded import Reason
 from schemas.topics import RAW
-from schemas.units import QUARTER_US, SECOND_US, w_to_mw, wh_to_uwh
+from schemas.units import QUARTER_US
 from schemas.usage import Quality, Why
 from sinks import device_registry, progress, readings_hypertable, register_repairs, usage_windows
 from sinks.copy_block import BlockBuilder
 from sinks.register_repairs import Redone, RepairRecord
-from sinks.usage_windows import (
-    GapRecord,
-    LateSpan,
-    MinuteRecord,
-    Quantities,
-)
-from streams.energy import Minute, Point, minutes_of
+from sinks.usage_windows import GapRecord, MinuteRecord
+from streams.energy import Minute, minutes_of
+from streams.late import point_of_stored as point_of_stored
+from streams.late import points_of
 from streams.merge import merge
 from streams.recompute import affected
 from streams.records import Message, Refused, refuse, refuse_sample
@@ -58,20 +55,6 @@ def repair_record(channel_id: int, repair: Repair) -> RepairRecord:
         repair.energy_uwh,
         repair.before_uwh,
         repair.after_uwh,
-    )
-
-
-def point_of_stored(row: Quantities) -> Point:
-    """`streams.energy.point_of` for a row of the table."""
-    at_us, power, imported, exported, interval_s, interval_wh = row
-    stored = interval_s is not None and interval_wh is not None
-    return Point(
-        at_us,
-        None if power is None else w_to_mw(power),
-        None if imported is None else wh_to_uwh(imported),
-        None if exported is None else wh_to_uwh(exported),
-        round(interval_s * SECOND_US) if interval_s is not None and stored else None,
-        wh_to_uwh(interval_wh) if interval_wh is not None and stored else None,
     )
 
 
@@ -218,10 +201,8 @@ class Store:
         if not redos:
             return [], []
         conn = self.conn
-        found = usage_windows.late_points(conn, [_late_span(redo) for redo in redos])
         ranges, minutes, gaps, repairs = [], [], [], []
-        for redo, rows in zip(redos, found, strict=True):
-            points = [point_of_stored(row) for row in rows]
+        for redo, points in zip(redos, points_of(conn, redos), strict=True):
             limits = redo.channel.device.limits
             start, end = affected(points, redo.span, redo.complete_until_us, limits)
             done = minutes_of(points, start, end, limits)
@@ -275,21 +256,6 @@ def _emptied(row: MinuteRecord) -> MinuteRecord:
     """A window that has lost all its energy to a correction keeps its row."""
     return MinuteRecord(
         row.channel_id, row.start_us, 0, 0, None, None, None, 0, int(Quality.GAP), int(Why.SILENCE)
-    )
-
-
-def _late_span(redo: Redo) -> LateSpan:
-    windows = redo.channel.windows
-    assert windows is not None
-    return LateSpan(
-        redo.channel.channel_id,
-        redo.span.start_us,
-        redo.span.end_us,
-        redo.offset,
-        windows.limits.gap_limit_us,
-        windows.has_import,
-        windows.has_export,
-        windows.has_interval,
     )
 
 
