@@ -7,6 +7,7 @@ secret and gives no right.
 
 import base64
 import binascii
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -17,6 +18,15 @@ from api.problems import bad_cursor
 _SUM_BYTES = 8
 _LONGEST = 200
 Place = TypeVar("Place", bound=msgspec.Struct)
+Row = TypeVar("Row")
+
+
+def page_of(
+    found: Sequence[Row], limit: int, place: Callable[[Row], msgspec.Struct], question: object
+) -> tuple[Sequence[Row], str | None]:
+    """A page of `limit` rows, of which one more was asked for, and the cursor of the next page."""
+    page = found[:limit]
+    return page, encode(place(page[-1]), question) if len(found) > limit else None
 
 
 def encode(place: msgspec.Struct, question: object) -> str:

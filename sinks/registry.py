@@ -78,6 +78,8 @@ def resolve_device(conn: psycopg.Connection[Any], text: str) -> DeviceRow:
     part behind the family, or behind the last slash).
     Raises UnknownDevice, which names near matches, and AmbiguousDevice, which names them all.
     """
+    if "\0" in text:
+        raise UnknownDevice("no device has a NUL in its name or address")
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
     with conn.cursor(row_factory=class_row(DeviceRow)) as cursor:
         for query in (_EXACT, _LOOSE):

@@ -4,19 +4,19 @@ from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends
 
 from api import registry_models as models
 from api.auth import require_operator
 from api.database import Reading, Writing
 from api.models import DeviceRecord
+from api.parameters import DeviceText
 from api.problems import ProblemDocument
 from api.routes.homes import HOME_ERRORS
 from sinks import claims, device_details, device_homes
 from sinks.registry import resolve_device
 
 router = APIRouter(prefix="/api/v1", tags=["registry"])
-Device = Annotated[str, Path(max_length=1000)]
 Who = Annotated[str, Depends(require_operator)]
 _CLAIM_ERRORS = HOME_ERRORS | {
     429: {"model": ProblemDocument, "description": "Too many codes were tried; see Retry-After."}
@@ -76,7 +76,9 @@ def claim_by_proof(proof_id: UUID, conn: Writing, who: Who) -> models.Claimed:
     status_code=201,
     responses=HOME_ERRORS,
 )
-def make_code(device: Device, body: models.MakeCode, conn: Writing, who: Who) -> models.ClaimCode:
+def make_code(
+    device: DeviceText, body: models.MakeCode, conn: Writing, who: Who
+) -> models.ClaimCode:
     """The device's earlier code is void."""
     found = resolve_device(conn, device)
     life = timedelta(days=body.days)
@@ -90,7 +92,7 @@ def make_code(device: Device, body: models.MakeCode, conn: Writing, who: Who) ->
     summary="Give a device to another home",
     responses=HOME_ERRORS,
 )
-def move_device(device: Device, body: models.Move, conn: Writing) -> models.Owners:
+def move_device(device: DeviceText, body: models.Move, conn: Writing) -> models.Owners:
     """The old home keeps what was measured in its time, bills and all; its meters on it end."""
     found = resolve_device(conn, device)
     return _owners(device_homes.move_device(conn, found.device_id, body.home_id, body.at))
@@ -102,7 +104,7 @@ def move_device(device: Device, body: models.Move, conn: Writing) -> models.Owne
     summary="Whose a device is and was",
     responses=HOME_ERRORS,
 )
-def list_owners(device: Device, conn: Reading) -> models.Owners:
+def list_owners(device: DeviceText, conn: Reading) -> models.Owners:
     return _owners(device_homes.owners(conn, resolve_device(conn, device).device_id))
 
 

@@ -4,14 +4,14 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Header, Query, Response
 
 from api import command_models as models
 from api import cursors
 from api.auth import Operator, require_operator
 from api.command_problems import problem_of
-from api.database import Reading, SyncConnection, Writing
+from api.database import CommandsPool, Reading, SyncConnection
+from api.parameters import DeviceText, PageQuery
 from api.problems import Problem, ProblemDocument
 from schemas.command import Kind
 from sinks import commands
@@ -21,7 +21,6 @@ from sinks.commands import Ask, CommandRow
 from sinks.registry import RegistryError, resolve_device
 
 router = APIRouter(prefix="/api/v1", tags=["commands"])
-DeviceText = Annotated[str, Path(max_length=1000, pattern=r"^[^\x00]*$")]
 Caller = Annotated[Operator, Depends(require_operator)]
 Key = Annotated[
     str | None,
@@ -47,13 +46,6 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-class PageQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(default=50, ge=1, le=200)
-    cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
-
-
 class Before(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     number: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
 
@@ -71,7 +63,7 @@ class Before(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 def give_command(
     device: DeviceText,
     body: models.GiveCommand,
-    conn: Writing,
+    pool: CommandsPool,
     caller: Caller,
     response: Response,
     key: Key = None,
@@ -79,7 +71,8 @@ def give_command(
     """Answers when it is stored; what becomes of it is told by the command and on
     `energy.command.event.v1`. With an `Idempotency-Key` it can be sent again without harm.
     """
-    command, repeated = _give(conn, device, body, caller, key)
+    with pool.connection() as conn:
+        command, repeated = _give(conn, device, body, caller, key)
     response.status_code = 200 if repeated else 202
     return _command(command)
 
@@ -91,13 +84,14 @@ def give_command(
     responses=COMMAND_ERRORS,
 )
 def give_old_command(
-    device: DeviceText, body: models.OldCommand, conn: Writing, caller: Caller, key: Key = None
+    device: DeviceText, body: models.OldCommand, pool: CommandsPool, caller: Caller, key: Key = None
 ) -> models.OldAnswer:
     """`newState` is what the relay will be, not what it is: look at the command for that."""
     asked = models.GiveCommand(
         kind=body.command, channel=None if body.relay is None else str(body.relay)
     )
-    command, _ = _give(conn, device, asked, caller, key)
+    with pool.connection() as conn:
+        command, _ = _give(conn, device, asked, caller, key)
     return models.OldAnswer.model_validate(
         {"newState": command.kind, "commandId": command.command_id}
     )
@@ -111,7 +105,7 @@ def give_old_command(
     responses=COMMAND_ERRORS,
 )
 def give_commands(
-    body: models.GiveCommands, conn: Writing, caller: Caller, key: Key = None
+    body: models.GiveCommands, pool: CommandsPool, caller: Caller, key: Key = None
 ) -> models.Commands:
     """Each device takes it or refuses it by itself; 409 if all refuse. Needs `confirm`."""
     if not body.confirm:
@@ -120,7 +114,7 @@ def give_commands(
     commands.check(ask)
     refused: list[models.Refused] = []
 
-    def work() -> list[CommandRow]:
+    def work(conn: SyncConnection) -> list[CommandRow]:
         wanted: dict[int, str] = {}
         for text in body.devices:
             try:
@@ -143,7 +137,8 @@ def give_commands(
             )
         return taken
 
-    done = once(conn, caller, key, body.model_dump(), work)
+    with pool.connection() as conn, conn.transaction():
+        done = once(conn, caller, key, body.model_dump(), lambda: work(conn))
     return models.Commands(items=[_command(one) for one in done.commands], refused=refused)
 
 
@@ -202,9 +197,10 @@ def get_command(command_id: UUID, conn: Reading) -> models.CommandDetail:
     summary="Cancel a command",
     responses=COMMAND_ERRORS,
 )
-def cancel_command(command_id: UUID, conn: Writing) -> models.Command:
+def cancel_command(command_id: UUID, pool: CommandsPool) -> models.Command:
     """Only while it has not set out: one that waits for its device, above all."""
-    return _command(commands.cancel(conn, command_id))
+    with pool.connection() as conn:
+        return _command(commands.cancel(conn, command_id))
 
 
 @router.get(
@@ -221,12 +217,10 @@ def list_commands(
     question = ("commands", device_id)
     before = _before(query.cursor, question)
     found = commands.history(conn, device_id, before, query.limit + 1)
-    page = found[: query.limit]
-    more = len(found) > query.limit
-    return models.CommandPage(
-        items=[_command(one) for one in page],
-        next_cursor=cursors.encode(Before(page[-1].command_seq), question) if more else None,
+    page, following = cursors.page_of(
+        found, query.limit, lambda one: Before(one.command_seq), question
     )
+    return models.CommandPage(items=[_command(one) for one in page], next_cursor=following)
 
 
 @router.get(
@@ -243,7 +237,9 @@ def list_switches(
     question = ("switches", device_id)
     before = _before(query.cursor, question)
     found = commands.switches(conn, device_id, before, query.limit + 1)
-    page, more = found[: query.limit], len(found) > query.limit
+    page, following = cursors.page_of(
+        found, query.limit, lambda one: Before(one.switch_no), question
+    )
     return models.SwitchPage(
         items=[
             models.Switch.model_validate(
@@ -259,7 +255,7 @@ def list_switches(
             )
             for one in page
         ],
-        next_cursor=cursors.encode(Before(page[-1].switch_no), question) if more else None,
+        next_cursor=following,
     )
 
 
@@ -270,10 +266,11 @@ def list_switches(
     responses=COMMAND_ERRORS,
 )
 def set_command_limit(
-    device: DeviceText, body: models.CommandLimit, conn: Writing
+    device: DeviceText, body: models.CommandLimit, pool: CommandsPool
 ) -> models.CommandLimit:
-    device_id = resolve_device(conn, device).device_id
-    commands.set_switch_interval(conn, body.switch_interval_s, device_id=device_id)
+    with pool.connection() as conn:
+        device_id = resolve_device(conn, device).device_id
+        commands.set_switch_interval(conn, body.switch_interval_s, device_id=device_id)
     return body
 
 

@@ -3,12 +3,13 @@
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import Field
 
 from api import cursors
 from api.database import Writing, connection, find_device
 from api.models import Channel, Device, DeviceDetail, DevicePage, DeviceRecord, StateField
+from api.parameters import DeviceText, PageQuery
 from api.problems import ProblemDocument
 from api.registry_models import ChangeDevice, described
 from sinks import device_details, device_homes, queries
@@ -17,7 +18,6 @@ from sinks.registry import resolve_device, summed_channels
 
 router = APIRouter(prefix="/api/v1", tags=["devices"])
 Database = Annotated[Connection, Depends(connection, scope="function")]
-DeviceText = Annotated[str, Path(max_length=1000)]
 _LARGEST_ID = 2**31 - 1
 
 DEVICE_ERRORS: dict[int | str, dict[str, object]] = {
@@ -26,11 +26,7 @@ DEVICE_ERRORS: dict[int | str, dict[str, object]] = {
 }
 
 
-class DeviceQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(default=50, ge=1, le=200)
-    cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")
+class DeviceQuery(PageQuery):
     home: str | None = Field(default=None, max_length=200, description="Id of a home.")
     family: str | None = Field(default=None, max_length=200, examples=["shelly"])
     claimed: bool | None = None
@@ -60,11 +56,13 @@ async def list_devices(query: Annotated[DeviceQuery, Query()], conn: Database) -
     if any("\0" in text for text in question if isinstance(text, str)):
         return DevicePage(items=[], next_cursor=None)
     found = await queries.list_devices(conn, wanted, after, query.limit + 1)
-    page, more = found[: query.limit], len(found) > query.limit
+    page, following = cursors.page_of(
+        found, query.limit, lambda one: AfterDevice(one.device_id), question
+    )
     news = await _news(conn, page)
     return DevicePage(
         items=[Device.model_validate(_described(one, news[one.device_id])) for one in page],
-        next_cursor=cursors.encode(AfterDevice(page[-1].device_id), question) if more else None,
+        next_cursor=following,
     )
 
 

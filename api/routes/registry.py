@@ -10,6 +10,7 @@ from api.auth import require_operator
 from api.database import Reading, Writing
 from api.instants import Instant
 from api.models import Contract
+from api.parameters import DeviceText
 from api.routes.homes import HOME_ERRORS
 from schemas.models import Model
 from sinks import device_configs, device_details, device_sensors, presence_history
@@ -18,7 +19,6 @@ from sinks.presence import models as all_models
 from sinks.registry import resolve_device
 
 router = APIRouter(prefix="/api/v1", tags=["registry"])
-Device = Annotated[str, Path(max_length=1000)]
 Who = Annotated[str, Depends(require_operator)]
 _GAPS_OF = timedelta(days=30)
 _MOST_VERSIONS = 100
@@ -33,7 +33,7 @@ _MOST_VERSIONS = 100
     summary="List the sensors of a device",
     responses=HOME_ERRORS,
 )
-def list_sensors(device: Device, conn: Reading) -> models.Sensors:
+def list_sensors(device: DeviceText, conn: Reading) -> models.Sensors:
     return _sensors(conn, resolve_device(conn, device).device_id)
 
 
@@ -43,7 +43,7 @@ def list_sensors(device: Device, conn: Reading) -> models.Sensors:
     summary="Set a sensor",
     responses=HOME_ERRORS,
 )
-def set_sensor(device: Device, body: models.Sensor, conn: Writing) -> models.Sensors:
+def set_sensor(device: DeviceText, body: models.Sensor, conn: Writing) -> models.Sensors:
     """Adds it, or replaces the one of that type on that channel; answers with all of them."""
     found = resolve_device(conn, device)
     sensor = device_sensors.Sensor(
@@ -61,7 +61,7 @@ def set_sensor(device: Device, body: models.Sensor, conn: Writing) -> models.Sen
     responses=HOME_ERRORS | {204: {"description": "It is gone."}},
 )
 def remove_sensor(
-    device: Device,
+    device: DeviceText,
     channel: Annotated[str, Query(max_length=200)],
     type: Annotated[str, Query(max_length=200)],
     conn: Writing,
@@ -87,7 +87,7 @@ def _sensors(conn: Reading, device_id: int) -> models.Sensors:
     summary="Look at a configuration",
     responses=HOME_ERRORS,
 )
-def get_config(device: Device, conn: Reading) -> models.Configuration:
+def get_config(device: DeviceText, conn: Reading) -> models.Configuration:
     """As it shall be, as the device says it is, and what differs."""
     return _configuration(conn, resolve_device(conn, device).device_id)
 
@@ -99,7 +99,7 @@ def get_config(device: Device, conn: Reading) -> models.Configuration:
     responses=HOME_ERRORS,
 )
 def set_config(
-    device: Device, body: models.SetConfig, conn: Writing, who: Who
+    device: DeviceText, body: models.SetConfig, conn: Writing, who: Who
 ) -> models.Configuration:
     """Makes a new version, unless it is the newest one's; a command `config` sends it."""
     found = resolve_device(conn, device)
@@ -113,7 +113,7 @@ def set_config(
     summary="List the versions of a configuration",
     responses=HOME_ERRORS,
 )
-def list_versions(device: Device, conn: Reading) -> models.ConfigVersions:
+def list_versions(device: DeviceText, conn: Reading) -> models.ConfigVersions:
     found = resolve_device(conn, device)
     versions = device_configs.versions(conn, found.device_id, _MOST_VERSIONS)
     return models.ConfigVersions(
@@ -136,7 +136,7 @@ def _configuration(conn: Reading, device_id: int) -> models.Configuration:
     responses=HOME_ERRORS,
 )
 def list_presence(
-    device: Device,
+    device: DeviceText,
     conn: Reading,
     before: Annotated[Instant | None, Query(description="Changes before that.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,

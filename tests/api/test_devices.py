@@ -160,6 +160,14 @@ async def test_an_unknown_device_is_404(client: httpx.AsyncClient, text: str):
         assert answer.json()["type"] == "urn:meterstream:problem:not-found"
 
 
+@pytest.mark.usefixtures("fleet")
+async def test_a_nul_is_in_no_name(client: httpx.AsyncClient):
+    for path in ("sensors", "config", "presence", "owners", "commands", "switches"):
+        answer = await client.get(f"/api/v1/devices/%00/{path}")
+        assert answer.status_code == 404, path
+        assert answer.json()["type"] == "urn:meterstream:problem:not-found"
+
+
 async def test_an_ambiguous_name_is_409_with_candidates(client: httpx.AsyncClient, rows: Any):
     rows.device("homesync:h1/a", name="2")
     rows.device("homesync:h2/b", name="other")
