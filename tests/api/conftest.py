@@ -16,10 +16,9 @@ from psycopg import sql
 from api.app import create_app
 from api.settings import ApiSettings
 from infra.local import Stack
-from sinks.migrate import migrate
+from tests.databases import empty_tables, migrated_database
 
 TOKEN = "open-sesame-0123456789"
-_DATABASE = "api_tests"
 
 
 @pytest.fixture(scope="session")
@@ -43,11 +42,7 @@ def log() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def migrated(stack: Stack) -> str:
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {_DATABASE}".encode())
-    url = stack.database_url.rpartition("/")[0] + f"/{_DATABASE}"
-    migrate(url)
-    return url
+    return migrated_database(stack, "api_tests")
 
 
 @dataclass
@@ -126,14 +121,7 @@ class Rows:
 @pytest.fixture
 def rows(migrated: str) -> Iterator[Rows]:
     with psycopg.connect(migrated, autocommit=True) as conn:
-        tables = conn.execute(
-            "SELECT tablename FROM pg_tables "
-            "WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
-        ).fetchall()
-        names = sql.SQL(", ").join(sql.Identifier(name) for (name,) in tables)
-        conn.execute("SET session_replication_role = replica")  # bills are kept by triggers
-        conn.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY CASCADE").format(names))
-        conn.execute("RESET session_replication_role")
+        empty_tables(conn)
         yield Rows(conn)
 
 

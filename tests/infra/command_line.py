@@ -5,28 +5,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-import psycopg
 import typer
 from typer.testing import CliRunner
-
-from infra.local import Stack
-from sinks.migrate import migrate
-
-
-def migrated_database(stack: Stack, name: str) -> str:
-    """The address of a new database with the newest tables."""
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute(f'CREATE DATABASE "{name}"'.encode())
-    url = stack.database_url.rpartition("/")[0] + f"/{name}"
-    migrate(url)
-    return url
-
-
-def emptied(conn: psycopg.Connection[Any], *tables: str) -> None:
-    """Empty these tables, and what hangs on them; issued bills too, which triggers keep."""
-    conn.execute("SET session_replication_role = replica")
-    conn.execute(f"TRUNCATE {', '.join(tables)} CASCADE".encode())
-    conn.execute("RESET session_replication_role")
 
 
 class CommandLine:

@@ -12,7 +12,8 @@ from infra.local import Stack
 from sinks.registry import claim_device
 from streams.cost.job import CostJob
 from streams.tariffs.loading import known_tariffs
-from tests.infra.command_line import CommandLine, emptied, migrated_database
+from tests.databases import emptied, migrated_database
+from tests.infra.command_line import CommandLine
 
 pytestmark = pytest.mark.stack
 

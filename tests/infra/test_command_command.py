@@ -10,7 +10,8 @@ from psycopg.types.json import Jsonb
 
 from infra.cli import commands
 from infra.local import Stack
-from tests.infra.command_line import CommandLine, migrated_database
+from tests.databases import migrated_database
+from tests.infra.command_line import CommandLine
 
 pytestmark = pytest.mark.stack
 

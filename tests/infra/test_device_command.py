@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from infra.cli import device_group, device_owners, device_setup, devices, homes
 from infra.local import Stack
-from sinks.migrate import migrate
+from tests.databases import migrated_database
 
 pytestmark = pytest.mark.stack
 
@@ -21,11 +21,7 @@ ADDRESS = "homesync:h1/meter"
 
 @pytest.fixture(scope="module")
 def database_url(stack: Stack) -> str:
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute("CREATE DATABASE device_command_tests")
-    url = stack.database_url.rpartition("/")[0] + "/device_command_tests"
-    migrate(url)
-    return url
+    return migrated_database(stack, "device_command_tests")
 
 
 @pytest.fixture

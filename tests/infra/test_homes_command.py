@@ -10,7 +10,8 @@ import pytest
 from infra.cli import analyse, homes
 from infra.local import Stack
 from sinks.registry import claim_device
-from tests.infra.command_line import CommandLine, emptied, migrated_database
+from tests.databases import emptied, migrated_database
+from tests.infra.command_line import CommandLine
 
 pytestmark = pytest.mark.stack
 

@@ -15,9 +15,9 @@ from schemas.units import HOUR_US, QUARTER_US, SECOND_US
 from schemas.usage import Quality
 from sinks import backfills
 from sinks.backfills import Silence
-from sinks.migrate import migrate
 from sinks.polled_devices import PolledDevice, polled_devices
 from sinks.registry import claim_device
+from tests.databases import migrated_database
 
 pytestmark = pytest.mark.stack
 
@@ -26,11 +26,7 @@ METER, PLUG = "shelly:shellypro3em-1", "shelly1:shellyplug-s-1"
 
 @pytest.fixture(scope="module")
 def database_url(stack: Stack) -> str:
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute("CREATE DATABASE poll_tests")
-    url = stack.database_url.rpartition("/")[0] + "/poll_tests"
-    migrate(url)
-    return url
+    return migrated_database(stack, "poll_tests")
 
 
 @pytest.fixture

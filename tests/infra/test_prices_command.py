@@ -13,7 +13,8 @@ from infra.cli import bill, homes, prices
 from infra.local import Stack
 from sinks.registry import claim_device
 from streams.tariffs.loading import known_tariffs
-from tests.infra.command_line import CommandLine, migrated_database
+from tests.databases import migrated_database
+from tests.infra.command_line import CommandLine
 
 pytestmark = pytest.mark.stack
 

@@ -23,28 +23,23 @@ from schemas.units import HOUR_US, MINUTE_US, QUARTER_US, SECOND_US
 from sinks import accounting, stored_checks
 from sinks.accounting import Account, Energy, SentReading
 from sinks.finality import log_ends
-from sinks.migrate import migrate
 from sinks.rollup import roll_up
 from sinks.stored_checks import Check
 from sinks.usage_windows import GapRecord, copy_new_minutes, mark_for_rollup, revise_gaps
 from streams.energy import minutes_of
 from streams.partition import limits_of
 from streams.store import minute_record, point_of_stored
+from tests.databases import migrated_database
 
 pytestmark = pytest.mark.stack
 
-_DATABASE = "accounting_tests"
 START_US = 1_770_310_830 * SECOND_US  # 2026-02-05 17:00:30, in Bangkok half a minute into Friday
 
 
 @pytest.fixture(scope="module")
 def database_url(stack: Stack) -> str:
     create_topics(stack.kafka_bootstrap)
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {_DATABASE}".encode())
-    url = stack.database_url.rpartition("/")[0] + f"/{_DATABASE}"
-    migrate(url)
-    return url
+    return migrated_database(stack, "accounting_tests")
 
 
 @pytest.fixture

@@ -14,11 +14,10 @@ from infra.local import Stack
 from infra.local.topics import create_topics
 from schemas.topics import RAW
 from sinks.finality import LogUnreachable, Missing, NotFinal, log_ends, wait_final
-from sinks.migrate import migrate
+from tests.databases import migrated_database
 
 pytestmark = pytest.mark.stack
 
-_DATABASE = "finality_tests"
 ADDRESS = "homesync:h/n1"
 MINUTE = datetime(2026, 2, 6, 3, 14, tzinfo=UTC)
 
@@ -26,11 +25,7 @@ MINUTE = datetime(2026, 2, 6, 3, 14, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def database_url(stack: Stack) -> str:
     create_topics(stack.kafka_bootstrap)
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {_DATABASE}".encode())
-    url = stack.database_url.rpartition("/")[0] + f"/{_DATABASE}"
-    migrate(url)
-    return url
+    return migrated_database(stack, "finality_tests")
 
 
 @pytest.fixture

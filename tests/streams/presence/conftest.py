@@ -7,16 +7,12 @@ import psycopg
 import pytest
 
 from infra.local import Stack
-from sinks.migrate import migrate
+from tests.databases import migrated_database
 
 
 @pytest.fixture(scope="session")
 def presence_url(stack: Stack) -> str:
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute("CREATE DATABASE presence_tests")
-    url = stack.database_url.rpartition("/")[0] + "/presence_tests"
-    migrate(url)
-    return url
+    return migrated_database(stack, "presence_tests")
 
 
 @pytest.fixture
