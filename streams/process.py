@@ -1,4 +1,4 @@
-"""How a process of ours runs: its logs, its metrics, and an end that is asked for."""
+"""How a process of ours runs: its logs, its metrics, outages, and an end that is asked for."""
 
 import os
 import signal
@@ -6,13 +6,18 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
+import psycopg
 import structlog
-from prometheus_client import start_http_server
+from confluent_kafka import KafkaException
+from prometheus_client import Counter, start_http_server
 
+from sinks.errors import is_transient
 from streams.logs import configure_logs
 
 _LATEST_END_S = 10
+_AFTER_AN_OUTAGE_S = 1.0
 
 
 def run_process(name: str, metrics_port: int, work: Callable[[threading.Event], None]) -> None:
@@ -34,6 +39,36 @@ def run_process(name: str, metrics_port: int, work: Callable[[threading.Event], 
         start_http_server(metrics_port, addr="127.0.0.1")
     structlog.get_logger().info(f"{name} starts")
     work(stop)
+
+
+def outlast_outages(
+    name: str,
+    database_url: str,
+    stop: threading.Event,
+    work: Callable[[psycopg.Connection[Any]], None],
+    retries: Counter,
+) -> None:
+    """Call `work` with a new connection, and again when the database or Kafka was away.
+
+    Ends when `stop` is set and `work` has returned. Errors that do not pass by themselves are
+    raised.
+    """
+    log = structlog.get_logger()
+    while not stop.is_set():
+        try:
+            with psycopg.connect(
+                database_url, autocommit=True, application_name=f"meterstream-{name}"
+            ) as conn:
+                work(conn)
+            continue
+        except psycopg.Error as error:
+            if not is_transient(error):
+                raise
+            log.warning("database away; trying again", error=str(error).strip())
+        except KafkaException as error:
+            log.warning("Kafka away; trying again", error=str(error))
+        retries.inc()
+        stop.wait(_AFTER_AN_OUTAGE_S)
 
 
 def _leave_late() -> None:

@@ -32,7 +32,7 @@ from sinks.billing_work import (
 )
 from sinks.bills import Issued
 from sinks.contracts import HomeError
-from sinks.errors import is_transient
+from streams.process import outlast_outages
 from streams.publish import Record, make_producer, publish
 from streams.tariffs.catalogue import Catalogue
 from streams.tariffs.errors import TariffError
@@ -141,25 +141,18 @@ class Billing:
 def run(billing: Billing, database_url: str, bootstrap: str, stop: threading.Event) -> None:
     """Work until `stop` is set, one process at a time. An outage only slows it down."""
     producer = make_producer(bootstrap)
-    while not stop.is_set():
-        try:
-            with psycopg.connect(
-                database_url, autocommit=True, application_name="meterstream-billing"
-            ) as conn:
-                while not _alone(conn):
-                    if stop.wait(1.0):
-                        return
-                announce(conn, producer)
-                while not stop.is_set():
-                    billing.work_off(conn, datetime.now(UTC))
-                    announce(conn, producer)
-                    stop.wait(billing.settings.billing_pause_s)
-        except psycopg.Error as error:
-            if not is_transient(error):
-                raise
-            RETRIES.inc()
-            log.warning("database away; trying again", error=str(error).strip())
-            stop.wait(1.0)
+
+    def work(conn: psycopg.Connection[Any]) -> None:
+        while not _alone(conn):
+            if stop.wait(1.0):
+                return
+        announce(conn, producer)
+        while not stop.is_set():
+            billing.work_off(conn, datetime.now(UTC))
+            announce(conn, producer)
+            stop.wait(billing.settings.billing_pause_s)
+
+    outlast_outages("billing", database_url, stop, work, RETRIES)
 
 
 def announce(conn: psycopg.Connection[Any], producer: Producer) -> None:

@@ -5,20 +5,18 @@ import time
 from typing import Any
 
 import psycopg
-import structlog
 
 from schemas.connections import DatabaseConnection, KafkaConnection
 from sinks.advisory_locks import Lock
 from sinks.command_work import CHANNEL
-from sinks.errors import is_transient
 from streams.commands import claims
 from streams.commands.outbox import OutboxRelay
-from streams.commands.rounds import Sweep, take_answers
+from streams.commands.rounds import MOST_ANSWERS, Sweep, take_answers
 from streams.commands.settings import CommandSettings
-from streams.process import run_process
+from streams.process import outlast_outages, run_process
 
-log = structlog.get_logger()
 _WAIT_FOR_KAFKA_S = 0.005
+_BREATH_S = 0.01  # between rounds that follow each other, so that each does several at once
 _LAST_WAIT_S = 3.0
 
 
@@ -41,20 +39,16 @@ def run(
     follower = threading.Thread(target=follow, name="claims", daemon=True)
     follower.start()
     relay = OutboxRelay(bootstrap)
-    while not stop.is_set():
-        try:
-            with (
-                _connect(database_url, "commands") as conn,
-                _connect(database_url, "command-notices") as notices,
-            ):
-                conn.execute("SELECT pg_advisory_lock(%s)", [Lock.COMMANDS])
-                notices.execute(f"LISTEN {CHANNEL}".encode())
-                _work(settings, conn, notices, relay, stop)
-        except psycopg.Error as error:
-            if not is_transient(error):
-                raise
-            log.warning("database away; trying again", error=str(error).strip())
-            stop.wait(1.0)
+
+    def work(conn: psycopg.Connection[Any]) -> None:
+        with psycopg.connect(
+            database_url, autocommit=True, application_name="meterstream-command-notices"
+        ) as notices:
+            conn.execute("SELECT pg_advisory_lock(%s)", [Lock.COMMANDS])
+            notices.execute(f"LISTEN {CHANNEL}".encode())
+            _work(settings, conn, notices, relay, stop)
+
+    outlast_outages("commands", database_url, stop, work, claims.RETRIES)
     follower.join()
     if ended:
         raise ended[0]
@@ -69,7 +63,8 @@ def _work(
 ) -> None:
     sweep, sweep_at_s = Sweep(settings), 0.0
     while not stop.is_set():
-        while take_answers(conn, settings.commands_patience_s):
+        begun_s = time.monotonic()
+        while take_answers(conn, settings.commands_patience_s) == MOST_ANSWERS:
             relay.run(conn)
         if time.monotonic() >= sweep_at_s:
             sweep.run(conn)
@@ -80,13 +75,11 @@ def _work(
             relay.settle(conn)
         wait_s = _WAIT_FOR_KAFKA_S if relay.in_flight else settings.commands_pause_s
         for _ in notices.notifies(timeout=wait_s, stop_after=1):
+            stop.wait(max(0.0, begun_s + _BREATH_S - time.monotonic()))
+        for _ in notices.notifies(timeout=0):
             pass
     relay.wait(_LAST_WAIT_S)
     relay.settle(conn)
-
-
-def _connect(database_url: str, name: str) -> psycopg.Connection[Any]:
-    return psycopg.connect(database_url, autocommit=True, application_name=f"meterstream-{name}")
 
 
 def main() -> None:

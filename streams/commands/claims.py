@@ -9,20 +9,22 @@ from uuid import UUID
 import msgspec
 import psycopg
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, Message
 from prometheus_client import Counter
 
 from schemas.command import CommandEvent, CommandState
 from schemas.topics import COMMAND_EVENT
 from sinks import command_work
 from sinks.command_work import Move
-from sinks.errors import is_transient
 from streams.commands.settings import CommandSettings
+from streams.following import commit_after, following
+from streams.process import outlast_outages
 
 log = structlog.get_logger()
 
 CLAIMS = Counter("meterstream_command_claims", "Events of the downlink taken from Kafka")
 REFUSED = Counter("meterstream_command_claims_refused", "Records that were no event of a command")
+RETRIES = Counter("meterstream_command_retries", "Work begun anew after an outage")
 
 DOWNLINK = b"downlink"
 ANSWERING_FAMILIES = frozenset({"homesync", "shelly", "wattaway"})
@@ -38,7 +40,6 @@ _CLAIMED = frozenset(
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST = 1_000
-_KAFKA_TIMEOUT_S = 10.0
 _decode = msgspec.json.Decoder(CommandEvent).decode
 
 
@@ -49,38 +50,20 @@ def follow(
 
     Offsets are committed after the moves: one that is told again is no legal move any more.
     """
-    while not stop.is_set():
-        consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": settings.commands_group,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 100,
-            }
-        )
-        try:
-            with psycopg.connect(
-                database_url, autocommit=True, application_name="meterstream-command-claims"
-            ) as conn:
-                consumer.assign(_where_to_begin(consumer))
-                while not stop.is_set():
-                    # One record at once; what has come with it in the same breath.
-                    messages = [
-                        *consumer.consume(1, settings.commands_pause_s),
-                        *consumer.consume(_MOST, 0.0),
-                    ]
-                    _take(conn, consumer, messages, settings.commands_patience_s)
-        except psycopg.Error as error:
-            if not is_transient(error):
-                raise
-            log.warning("database away; trying again", error=str(error).strip())
-            stop.wait(1.0)
-        except KafkaException as error:
-            log.warning("Kafka away; trying again", error=str(error))
-            stop.wait(1.0)
-        finally:
-            consumer.close()
+
+    def work(conn: psycopg.Connection[Any]) -> None:
+        # Only the state of commands waits for this, no relay: few fetches of many events.
+        quick = {"fetch.wait.max.ms": 50, "fetch.min.bytes": 100_000}
+        with following(bootstrap, settings.commands_group, COMMAND_EVENT, **quick) as consumer:
+            while not stop.is_set():
+                # One record at once; what has come with it in the same breath.
+                messages = [
+                    *consumer.consume(1, settings.commands_pause_s),
+                    *consumer.consume(_MOST, 0.0),
+                ]
+                _take(conn, consumer, messages, settings.commands_patience_s)
+
+    outlast_outages("command-claims", database_url, stop, work, RETRIES)
 
 
 def _take(
@@ -96,7 +79,7 @@ def _take(
     if claims:
         make(conn, claims, patience_s)
         CLAIMS.inc(len(claims))
-    consumer.commit(offsets=_after(taken), asynchronous=False)
+    commit_after(consumer, taken)
 
 
 def make(conn: psycopg.Connection[Any], claims: Sequence[CommandEvent], patience_s: float) -> None:
@@ -134,23 +117,3 @@ def move_of(claim: CommandEvent) -> Move:
         answers = claim.confirmed_by not in _NO_ANSWER
     sent_at = _EPOCH + timedelta(microseconds=claim.at_us)
     return Move(UUID(claim.command_id), claim.state, claim.reason, None, sent_at, answers)
-
-
-def _where_to_begin(consumer: Consumer) -> list[TopicPartition]:
-    """All partitions, after what was committed. Raises KafkaException."""
-    parts = [TopicPartition(COMMAND_EVENT.name, part) for part in range(COMMAND_EVENT.partitions)]
-    found = consumer.committed(parts, timeout=_KAFKA_TIMEOUT_S)
-    for one in found:
-        if one.error is not None:
-            raise KafkaException(one.error)
-    return [
-        TopicPartition(
-            one.topic, one.partition, one.offset if one.offset >= 0 else OFFSET_BEGINNING
-        )
-        for one in found
-    ]
-
-
-def _after(messages: Iterable[Message]) -> list[TopicPartition]:
-    last = {message.partition(): message.offset() for message in messages}
-    return [TopicPartition(COMMAND_EVENT.name, part, offset + 1) for part, offset in last.items()]

@@ -6,14 +6,7 @@ from typing import Any
 import msgspec
 import psycopg
 import structlog
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, Message, Producer
 from prometheus_client import Counter
 
 from schemas.connections import DatabaseConnection, KafkaConnection
@@ -22,10 +15,10 @@ from schemas.topics import ALERT, COST, USAGE_15M
 from schemas.usage import UsageWindow
 from sinks import costs
 from sinks.advisory_locks import Lock
-from sinks.errors import is_transient
 from streams.cost.job import CostJob
 from streams.cost.settings import CostSettings
-from streams.process import run_process
+from streams.following import commit_after, following
+from streams.process import outlast_outages, run_process
 from streams.publish import Record, make_producer, publish
 from streams.tariffs.loading import known_tariffs
 
@@ -37,7 +30,6 @@ REFUSED = Counter("meterstream_cost_refused", "Records that were no quarter hour
 RETRIES = Counter("meterstream_cost_retries", "Rounds tried again after an outage")
 
 _MOST_WINDOWS, _MOST_ANNOUNCED = 5_000, 1_000
-_KAFKA_TIMEOUT_S = 10.0
 _SOURCE = "/meterstream/cost"
 _decode = msgspec.json.Decoder(UsageWindow).decode
 
@@ -49,30 +41,13 @@ def run(settings: CostSettings, database_url: str, bootstrap: str, stop: threadi
     is taken again, and says nothing new.
     """
     producer = make_producer(bootstrap)
-    while not stop.is_set():
-        consumer = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": settings.cost_group,
-             "enable.auto.commit": False, "auto.offset.reset": "earliest"}
-        )  # fmt: skip
-        try:
-            with psycopg.connect(
-                database_url, autocommit=True, application_name="meterstream-cost"
-            ) as conn:
-                conn.execute("SELECT pg_advisory_lock(%s)", [Lock.COST])
-                consumer.assign(_where_to_begin(consumer))
-                _work(settings, conn, consumer, producer, stop)
-        except psycopg.Error as error:
-            if not is_transient(error):
-                raise
-            RETRIES.inc()
-            log.warning("database away; trying again", error=str(error).strip())
-            stop.wait(1.0)
-        except KafkaException as error:
-            RETRIES.inc()
-            log.warning("Kafka away; trying again", error=str(error))
-            stop.wait(1.0)
-        finally:
-            consumer.close()
+
+    def work(conn: psycopg.Connection[Any]) -> None:
+        conn.execute("SELECT pg_advisory_lock(%s)", [Lock.COST])
+        with following(bootstrap, settings.cost_group, USAGE_15M) as consumer:
+            _work(settings, conn, consumer, producer, stop)
+
+    outlast_outages("cost", database_url, stop, work, RETRIES)
 
 
 def _work(
@@ -92,7 +67,7 @@ def _work(
         announce(conn, producer)
         taken = [message for message in messages if message.error() is None]
         if taken:
-            consumer.commit(offsets=_after(taken), asynchronous=False)
+            commit_after(consumer, taken)
             WINDOWS.inc(len(taken))
 
 
@@ -135,31 +110,6 @@ def _cost_record(cost: HomeCost) -> Record:
 
 def _alert_record(alert: BudgetAlert) -> Record:
     return Record(ALERT, alert.home_id, alert.alert_id, alert)
-
-
-def _where_to_begin(consumer: Consumer) -> list[TopicPartition]:
-    """All partitions, after what was committed: one process needs no group to share them out.
-
-    Asked for here and not left to `assign`, which stands still for good when the coordinator
-    does not answer just then. Raises KafkaException.
-    """
-    parts = [TopicPartition(USAGE_15M.name, part) for part in range(USAGE_15M.partitions)]
-    found = consumer.committed(parts, timeout=_KAFKA_TIMEOUT_S)
-    for one in found:
-        if one.error is not None:
-            raise KafkaException(one.error)
-    return [
-        TopicPartition(
-            one.topic, one.partition, one.offset if one.offset >= 0 else OFFSET_BEGINNING
-        )
-        for one in found
-    ]
-
-
-def _after(messages: list[Message]) -> list[TopicPartition]:
-    """The offsets after the last message of each partition."""
-    last = {message.partition(): message.offset() for message in messages}
-    return [TopicPartition(USAGE_15M.name, part, offset + 1) for part, offset in last.items()]
 
 
 def main() -> None:
