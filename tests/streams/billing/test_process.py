@@ -1,12 +1,11 @@
 """`python -m streams.billing` beside a real database and Kafka: killed, cut off, two of them."""
 
-import os
-import subprocess
-import sys
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,15 +13,15 @@ import psycopg
 import pytest
 
 from infra.local import Stack
-from infra.local.settings import PROJECT_ROOT
 from infra.local.topics import create_topics
 from schemas.bill import BILL_ISSUED, BillIssued
 from schemas.topics import COST
 from sinks.advisory_locks import Lock
 from sinks.contracts import set_contract, set_home
-from sinks.migrate import migrate
 from streams.tariffs.contract import Contract
 from streams.tariffs.loading import known_tariffs
+from tests.databases import migrated_database
+from tests.streams.running_process import LONGEST_S, RunningProcess
 from tests.whole_topic import read_topic
 
 pytestmark = pytest.mark.stack
@@ -30,18 +29,13 @@ pytestmark = pytest.mark.stack
 HOMES = 25
 FEBRUARY = datetime(2025, 1, 31, 17, tzinfo=UTC)  # midnight in Bangkok
 MARCH = datetime(2025, 2, 28, 17, tzinfo=UTC)
-LONGEST_S = 200.0
 
 
 @pytest.fixture
 def conn(stack: Stack) -> Iterator[psycopg.Connection[Any]]:
     """A database of homes that each used 168 kWh in February 2025; no process looks at it yet."""
     create_topics(stack.kafka_bootstrap)
-    with psycopg.connect(stack.database_url, autocommit=True) as admin:
-        admin.execute("CREATE DATABASE billing_tests")
-    url = stack.database_url.rpartition("/")[0] + "/billing_tests"
-    migrate(url)
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(migrated_database(stack, "billing_tests"), autocommit=True) as connection:
         for number in range(HOMES):
             home_id = f"h{number:02d}"
             set_home(connection, home_id)
@@ -67,37 +61,21 @@ def conn(stack: Stack) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture
-def start(
-    stack: Stack, conn: psycopg.Connection[Any]
-) -> Iterator[Callable[[], "subprocess.Popen[bytes]"]]:
-    """Start one more billing process; all are ended with the test."""
-    running: list[subprocess.Popen[bytes]] = []
-    environment = {
-        **os.environ,
-        **stack.environment(),
-        "METERSTREAM_DATABASE_URL": f"postgresql://{conn.info.user}@{conn.info.host}:"
-        f"{conn.info.port}/{conn.info.dbname}",
-        "METERSTREAM_METRICS_PORT": "0",
-        "METERSTREAM_BILLING_PAUSE_S": "0.2",
-        "METERSTREAM_BILLING_QUIET_S": "0",
-    }
-
-    def one() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "streams.billing"]
-        process = subprocess.Popen(
-            command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.DEVNULL
-        )
-        running.append(process)
-        return process
-
+def process(
+    stack: Stack, conn: psycopg.Connection[Any], tmp_path: Path
+) -> Iterator[RunningProcess]:
+    info = conn.info
+    url = f"postgresql://{info.user}@{info.host}:{info.port}/{info.dbname}"
+    one = RunningProcess(
+        "streams.billing", stack, url, tmp_path / "billing.log",
+        METERSTREAM_BILLING_PAUSE_S="0.2", METERSTREAM_BILLING_QUIET_S="0",
+    )  # fmt: skip
     yield one
-    for process in running:
-        process.kill()
-        process.wait()
+    one.close()
 
 
 def test_each_bill_is_issued_once_through_kills_a_rival_and_a_cut_connection(
-    stack: Stack, conn: psycopg.Connection[Any], start: Callable[[], "subprocess.Popen[bytes]"]
+    stack: Stack, conn: psycopg.Connection[Any], process: RunningProcess
 ):
     # the running cost's process of this database: it must keep nobody from billing
     conn.execute("SELECT pg_advisory_lock(%s)", [Lock.COST])
@@ -113,13 +91,13 @@ def test_each_bill_is_issued_once_through_kills_a_rival_and_a_cut_connection(
             assert time.monotonic() < deadline, f"{bills(version)} of {count} bills"
             time.sleep(0.05)
 
-    first = start()
+    process.start()
     wait_for(1, 1)
-    first.kill()
-    first.wait()
+    assert process.end(signal.SIGKILL) == -signal.SIGKILL
     assert bills(1) < HOMES, "killed too late to say anything"
 
-    second, third = start(), start()
+    process.start()
+    process.start()
     wait_for(HOMES, 1)
 
     conn.execute(
@@ -136,10 +114,8 @@ def test_each_bill_is_issued_once_through_kills_a_rival_and_a_cut_connection(
     while conn.execute("SELECT count(*) FROM bill_announcement").fetchone() != (0,):
         assert time.monotonic() < deadline, "all is announced"
         time.sleep(0.05)
-    for process in (second, third):
-        assert process.poll() is None
-        process.terminate()
-        assert process.wait(LONGEST_S) == 0
+    assert process.all_run
+    assert [process.end(signal.SIGTERM), process.end(signal.SIGTERM)] == [0, 0]
     assert (bills(1), bills(2), bills(3)) == (HOMES, 3, 0)
     ((differing,),) = conn.execute(
         "SELECT count(DISTINCT total) FROM bill WHERE version = 1"

@@ -4,11 +4,8 @@ The downlink, the device and the worker's rows are played by the test: what it r
 answers as they would.
 """
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -28,24 +25,19 @@ from infra.local.topics import create_topics
 from schemas.command import CommandEvent, CommandRequest, CommandState, Kind
 from schemas.topics import COMMAND_EVENT, COMMAND_REQUEST, PARTITIONER
 from sinks.commands import Ask, CommandRow, accept, find_all, history, set_switch_interval
-from sinks.migrate import migrate
+from tests.databases import migrated_database
+from tests.streams.running_process import LONGEST_S, RunningProcess
 from tests.whole_topic import read_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).resolve().parents[3]
-LONGEST_S = 200.0
 COMMANDS, KILLS = 120, 4
 
 
 @pytest.fixture(scope="module")
 def database_url(stack: Stack) -> str:
     create_topics(stack.kafka_bootstrap)
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute("CREATE DATABASE command_tests")
-    url = stack.database_url.rpartition("/")[0] + "/command_tests"
-    migrate(url)
-    return url
+    return migrated_database(stack, "command_tests")
 
 
 @pytest.fixture
@@ -54,51 +46,14 @@ def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-class CommandProcess:
-    """The process under test; it writes its log to a file."""
-
-    def __init__(self, stack: Stack, database_url: str, log: Path) -> None:
-        self._environment = {
-            **os.environ,
-            **stack.environment(),
-            "METERSTREAM_DATABASE_URL": database_url,
-            "METERSTREAM_METRICS_PORT": "0",
-            "METERSTREAM_COMMANDS_PAUSE_S": "0.2",
-        }
-        self._log = log
-        self._running: list[subprocess.Popen[bytes]] = []
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._running.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "streams.commands"],
-                    cwd=ROOT,
-                    env=self._environment,
-                    stdout=log,
-                    stderr=log,
-                )
-            )
-
-    def end(self, number: signal.Signals) -> int:
-        """The oldest that runs."""
-        one = self._running.pop(0)
-        one.send_signal(number)
-        return one.wait(60)
-
-    def close(self) -> None:
-        for one in self._running:
-            one.kill()
-            one.wait()
-
-
 @pytest.fixture
-def process(stack: Stack, database_url: str, tmp_path: Path) -> Iterator[CommandProcess]:
-    one = CommandProcess(stack, database_url, tmp_path / "commands.log")
+def process(stack: Stack, database_url: str, tmp_path: Path) -> Iterator[RunningProcess]:
+    one = RunningProcess(
+        "streams.commands", stack, database_url, tmp_path / "commands.log",
+        METERSTREAM_COMMANDS_PAUSE_S="0.2",
+    )  # fmt: skip
     yield one
     one.close()
-    if (tmp_path / "commands.log").exists():
-        print((tmp_path / "commands.log").read_text()[-4000:])  # shown with a failure
 
 
 class Far:
@@ -227,7 +182,7 @@ def ended(conn: psycopg.Connection[Any], rows: list[CommandRow]) -> bool:
 
 
 def test_killed_at_any_time_no_command_is_lost_and_each_step_is_told(
-    stack: Stack, database_url: str, conn: psycopg.Connection[Any], process: CommandProcess
+    stack: Stack, database_url: str, conn: psycopg.Connection[Any], process: RunningProcess
 ):
     chance = random.Random(7)
     devices = [plug(conn, f"kill-{number}") for number in range(COMMANDS)]
@@ -271,7 +226,7 @@ def outbox(conn: psycopg.Connection[Any]) -> int:
 
 
 def test_of_two_processes_one_works_and_the_other_takes_over(
-    stack: Stack, database_url: str, conn: psycopg.Connection[Any], process: CommandProcess
+    stack: Stack, database_url: str, conn: psycopg.Connection[Any], process: RunningProcess
 ):
     device_id = plug(conn, "two")
     with Far(stack, database_url) as far:
@@ -286,7 +241,7 @@ def test_of_two_processes_one_works_and_the_other_takes_over(
 
 
 def test_a_switching_is_taken_back_also_when_nobody_ran_at_its_time(
-    stack: Stack, database_url: str, conn: psycopg.Connection[Any], process: CommandProcess
+    stack: Stack, database_url: str, conn: psycopg.Connection[Any], process: RunningProcess
 ):
     device_id = plug(conn, "shed")
     with Far(stack, database_url):
@@ -315,7 +270,7 @@ def test_a_switching_is_taken_back_also_when_nobody_ran_at_its_time(
 
 
 def test_what_is_no_event_is_passed_over_and_a_refusal_fails_the_command(
-    stack: Stack, conn: psycopg.Connection[Any], process: CommandProcess
+    stack: Stack, conn: psycopg.Connection[Any], process: RunningProcess
 ):
     device_id = plug(conn, "odd")
     producer = Producer({"bootstrap.servers": stack.kafka_bootstrap, "partitioner": PARTITIONER})

@@ -3,11 +3,8 @@
 The quarter hours are put into the ledger by hand and announced by the roll-up's own code.
 """
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,34 +28,29 @@ from sinks.budgets import set_budget
 from sinks.contracts import set_contract, set_home
 from sinks.costs import cost_of
 from sinks.finality import log_ends
-from sinks.migrate import migrate
 from streams.cost.settings import CostSettings
 from streams.rollup import work_off
 from streams.tariffs.contract import Contract, cycle_for, rate_contract
 from streams.tariffs.ledger import Ledger
 from streams.tariffs.loading import known_tariffs
 from streams.tariffs.month import QUARTER, Month
+from tests.databases import migrated_database
+from tests.streams.running_process import LONGEST_S, RunningProcess
 from tests.whole_topic import read_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).resolve().parents[3]
 KNOWN = known_tariffs()
 CONTRACT = Contract("mea-1.2", date(2025, 1, 1), 1, Decimal(30))
 FEBRUARY = datetime(2026, 1, 31, 17, tzinfo=UTC)  # midnight in Bangkok
 DAYS, KILLS = 2, 4
 REACHED = (Level.EXCEEDED, Level.WARNED)
-LONGEST_S = 200.0
 
 
 @pytest.fixture(scope="module")
 def database_url(stack: Stack) -> str:
     create_topics(stack.kafka_bootstrap)
-    with psycopg.connect(stack.database_url, autocommit=True) as conn:
-        conn.execute("CREATE DATABASE cost_tests")
-    url = stack.database_url.rpartition("/")[0] + "/cost_tests"
-    migrate(url)
-    return url
+    return migrated_database(stack, "cost_tests")
 
 
 @pytest.fixture
@@ -67,62 +59,20 @@ def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-class CostProcess:
-    """The process under test; it writes its log to a file."""
-
-    def __init__(self, stack: Stack, database_url: str, log: Path) -> None:
-        self._environment = {
-            **os.environ,
-            **stack.environment(),
-            "METERSTREAM_DATABASE_URL": database_url,
-            "METERSTREAM_METRICS_PORT": "0",
-            "METERSTREAM_COST_PAUSE_S": "0.1",
-        }
-        self._log = log
-        self._running: subprocess.Popen[bytes] | None = None
-        self._seen = 0
-
-    def start(self) -> None:
-        self._seen = self._log.read_bytes().count(b"cost starts") if self._log.exists() else 0
-        with self._log.open("ab") as log:
-            self._running = subprocess.Popen(
-                [sys.executable, "-m", "streams.cost"],
-                cwd=ROOT,
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-            )
-
-    def wait_up(self) -> None:
-        """Until it has said so: before that a SIGTERM finds no handler."""
-        wait_for(lambda: self._log.read_bytes().count(b"cost starts") > self._seen, "it starts")
-
-    def end(self, number: signal.Signals) -> int:
-        assert self._running is not None
-        self._running.send_signal(number)
-        code = self._running.wait(30)
-        self._running = None
-        return code
-
-    def close(self) -> None:
-        if self._running is not None:
-            self._running.kill()
-            self._running.wait()
-
-
 @pytest.fixture
-def process(stack: Stack, database_url: str, tmp_path: Path) -> Iterator[CostProcess]:
-    one = CostProcess(stack, database_url, tmp_path / "cost.log")
+def process(stack: Stack, database_url: str, tmp_path: Path) -> Iterator[RunningProcess]:
+    one = RunningProcess(
+        "streams.cost", stack, database_url, tmp_path / "cost.log", METERSTREAM_COST_PAUSE_S="0.1"
+    )
     yield one
     one.close()
-    print((tmp_path / "cost.log").read_text()[-4000:])  # shown with a failure
 
 
 def wait_for(condition: Callable[[], Any], what: str) -> None:
     deadline = time.monotonic() + LONGEST_S
     while not condition():
         assert time.monotonic() < deadline, f"not within {LONGEST_S:.0f} s: {what}"
-        time.sleep(0.2)
+        time.sleep(0.05)
 
 
 def read(stack: Stack, topic: Topic) -> list[tuple[str, bytes]]:
@@ -181,7 +131,7 @@ def bill_until(energies_uwh: list[int], quarters: int) -> Decimal:
 
 
 def test_killed_at_any_time_it_tells_no_wrong_cost_and_each_alert_once(
-    stack: Stack, conn: psycopg.Connection[Any], process: CostProcess
+    stack: Stack, conn: psycopg.Connection[Any], process: RunningProcess
 ):
     """Two days of 9.6 kWh with a budget of 9 a day, four kills with -9, then a late correction."""
     chance = random.Random(7)
