@@ -23,7 +23,7 @@ from sinks.finality import Missing, wait_final
 from streams.billing.job import Billing, BillingSettings
 from streams.tariffs.loading import known_tariffs
 
-TICK_S = 900
+TICK_S = 300
 LAST_TICKS_S = 2 * 3600
 FINAL_WITHIN_S = 3 * 3600.0
 TOLD_EACH = 100_000

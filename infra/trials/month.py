@@ -23,7 +23,7 @@ AROUND = 8
 """Readings before and after the month, by which its first and last quarter hours are whole."""
 LOST = 0.03
 OFTEN_S, SELDOM_S = 8.0, 3_600.0
-SELDOM = 0.005
+SELDOM = 0.02
 LATE_DAY_S = 2.5 * 86_400
 TWICE = 0.01
 
