@@ -10,8 +10,9 @@ _PATIENCE_S = 60.0
 
 
 def read_topic(kafka_bootstrap: str, topic: str) -> list[Message]:
-    """Every record of it, each partition's in its order."""
-    left = {part for part, end in log_ends(kafka_bootstrap, topic).items() if end}
+    """Every record of it, each partition's in its order, though it may grow meanwhile."""
+    ends = log_ends(kafka_bootstrap, topic)
+    left = {part for part, end in ends.items() if end}
     consumer = Consumer(
         {
             "bootstrap.servers": kafka_bootstrap,
@@ -29,10 +30,13 @@ def read_topic(kafka_bootstrap: str, topic: str) -> list[Message]:
         while left:
             assert time.monotonic() < deadline, f"{topic}: partitions {left} not read"
             for message in consumer.consume(5000, 0.2):
+                part, offset = message.partition(), message.offset()
+                assert part is not None
+                assert offset is not None
                 if message.error() is None:
                     found.append(message)
-                else:
-                    left.discard(message.partition())
+                if message.error() is not None or offset + 1 >= ends[part]:
+                    left.discard(part)
     finally:
         consumer.close()
     return found
