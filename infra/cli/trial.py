@@ -1,6 +1,7 @@
 """`meterstream trial`: long trials of what must always hold."""
 
 import json
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,10 +44,13 @@ def bills(
 
     Exit 1 if any differs, from the others or from what the registers alone make of it.
     """
+    import structlog
+
     from infra.cli.endings import told
     from infra.cli.load import shown
     from infra.trials.bills import run_trial
 
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     counts = [int(word) if word.isdecimal() else 0 for word in workers.split(",")]
     if not all(1 <= count <= MOST_WORKERS for count in counts):
         raise typer.BadParameter(
