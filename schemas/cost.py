@@ -110,6 +110,10 @@ class HomeCost(msgspec.Struct, omit_defaults=True):
     revision: int = 0
 
 
+NOT_SEEN = "the cost process has not seen the home yet; ask again in a second"
+"""The `problem` of a home that was set up just now."""
+
+
 class Level(StrEnum):
     """What a budget's alert is about."""
 

@@ -9,12 +9,11 @@ from fastapi import APIRouter, Query, Response
 from api import cost_models as models
 from api.database import Reading, Writing
 from api.routes.homes import HOME_ERRORS, HomeId
-from schemas.cost import BudgetPeriod, CostState, HomeCost
+from schemas.cost import NOT_SEEN, BudgetPeriod, CostState, HomeCost
 from sinks import budgets, contracts, costs
 
 router = APIRouter(prefix="/api/v1", tags=["cost"])
 MOST_ALERTS = 100
-NOT_SEEN = "the cost process has not seen the home yet; ask again in a second"
 
 
 @router.get(

@@ -38,11 +38,14 @@ def register(app: typer.Typer) -> None:
 
 def cost(home: HomeId, as_json: Json = False) -> None:
     """Show what a home costs: the last 15 minutes, today, the cycle so far and as it will be."""
+    from schemas.cost import NOT_SEEN, CostState, HomeCost
     from sinks import contracts, costs
 
     with database() as conn:
         contracts.find_home(conn, home)
-        document = _plain(costs.cost_of(conn, home)) or {"home_id": home, "state": "no_energy"}
+        document = _plain(
+            costs.cost_of(conn, home) or HomeCost(home, CostState.NO_ENERGY, problem=NOT_SEEN)
+        )
     if as_json:
         print(json.dumps(document, ensure_ascii=False))
         return

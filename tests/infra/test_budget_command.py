@@ -85,7 +85,9 @@ def test_a_budget_is_set_listed_and_removed(conn: psycopg.Connection, run: Any, 
 
 
 def test_the_cost_of_a_home(conn: psycopg.Connection, run: Any, home: str):
-    assert run("cost", "h1", "--json") == {"home_id": "h1", "state": "no_energy"}
+    unseen = run("cost", "h1", "--json")
+    assert (unseen["home_id"], unseen["state"]) == ("h1", "no_energy")
+    assert "has not seen the home yet; ask again" in run("cost", "h1")
     work_off(conn)
     shown = run("cost", "h1", "--json")
     assert (shown["state"], shown["at"]) == ("running", "2026-01-31T18:00:00Z")
