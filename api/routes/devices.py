@@ -1,5 +1,6 @@
 """Devices: the list, and everything about one."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -126,7 +127,7 @@ def delete_device(device: DeviceText, conn: Writing) -> Response:
     return Response(status_code=204)
 
 
-async def _news(conn: Connection, page: list[ListedDevice]) -> dict[int, list[ChannelNews]]:
+async def _news(conn: Connection, page: Sequence[ListedDevice]) -> dict[int, list[ChannelNews]]:
     by_device: dict[int, list[ChannelNews]] = {one.device_id: [] for one in page}
     for channel in await queries.channel_news(conn, list(by_device)) if page else []:
         by_device[channel.device_id].append(channel)
