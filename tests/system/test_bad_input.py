@@ -1,7 +1,9 @@
 """Whatever comes over MQTT: one refused record with reason and bytes; the next message flows."""
 
 import json
+import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -10,7 +12,7 @@ import pytest
 
 from schemas.topics import RAW_DLQ
 from schemas.units import SECOND_US
-from tests.system.conftest import Node, Pipeline, Publisher, TopicReader, wait_for
+from tests.system.conftest import Node, Pipeline, Publisher, Record, TopicReader, wait_for
 
 pytestmark = pytest.mark.stack
 
@@ -77,30 +79,58 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name.replace(" ", "-"))
-def test_it_is_one_refused_record_and_the_next_message_flows(
-    pipeline: Pipeline, publisher: Publisher, topics: TopicReader, home: str, bad: Bad
-):
+class Sent(NamedTuple):
+    node: Node
+    payload: bytes
+    letters: list[Record]
+
+
+@pytest.fixture(scope="module")
+def sent(pipeline: Pipeline) -> dict[str, Sent]:
+    """By its name each bad message, its node, which said something good after it, its letters."""
     pids = [pipeline.pid(name) for name in ("worker", "uplink")]
     chunks = strange_chunks(pipeline)
-    counter = f'meterstream_stream_refused_total{{reason="{bad.reason}"}}'
-    counted = pipeline.metric("worker", counter)
-    node = Node(publisher, home)
-    now = time.time()
-    payload = bad.payload(node, now)
-    publisher.publish(node.topic, payload)
-    node.say(int(now * SECOND_US), power_w=7.5)
-    wait_for(lambda: powers(pipeline, node.address), "the next good message")
+    reasons = Counter(bad.reason for bad in BAD)
+    before = {reason: refused_total(pipeline, reason) for reason in reasons}
+    home, now = f"h{random.randrange(10**12)}", time.time()
+    found = {}
+    publisher = Publisher(pipeline.stack)
+    for number, bad in enumerate(BAD):
+        node = Node(publisher, home, f"n{number}")
+        found[bad.name] = Sent(node, bad.payload(node, now), [])
+        publisher.publish(node.topic, found[bad.name].payload)
+        node.say(int(now * SECOND_US), power_w=7.5)
+    publisher.flush()
+    publisher.close()
+
+    for name, one in found.items():
+        address = one.node.address
+        wait_for(lambda a=address: powers(pipeline, a), f"the good message after {name}")
+    for reason, count in reasons.items():
+        wanted = before[reason] + count
+        wait_for(lambda r=reason, w=wanted: refused_total(pipeline, r) == w, f"{reason} is counted")
+    assert [pipeline.pid(name) for name in ("worker", "uplink")] == pids
+    assert strange_chunks(pipeline) == chunks
+
+    by_key = {one.node.address: one.letters for one in found.values()}
+    topics = TopicReader(pipeline.stack)
+    for letter in topics.of(RAW_DLQ.name, lambda record: record.key in by_key, len(BAD)):
+        by_key[letter.key].append(letter)
+    return found
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.name.replace(" ", "-"))
+def test_it_is_one_refused_record_and_the_next_message_flows(
+    pipeline: Pipeline, sent: dict[str, Sent], bad: Bad
+):
+    node, payload, letters = sent[bad.name]
     assert powers(pipeline, node.address) == [7.5]
     assert pipeline.refused(node.address) == [(bad.reason, payload)]
     (error,) = pipeline.query("SELECT error FROM refused WHERE address = %s", node.address)[0]
     assert len(error) > 20
-    (letter,) = topics.of(RAW_DLQ.name, lambda record: record.key == node.address)
+    (letter,) = letters
     assert letter.value == payload
     assert letter.headers["__connect.errors.exception.class.name"].decode() == bad.reason
-    assert pipeline.metric("worker", counter) == counted + 1
-    assert [pipeline.pid(name) for name in ("worker", "uplink")] == pids
-    assert strange_chunks(pipeline) == chunks
 
 
 @pytest.mark.parametrize(
@@ -182,6 +212,10 @@ def powers(pipeline: Pipeline, address: str) -> list[float]:
             "JOIN device USING (device_id) WHERE address = %s ORDER BY log_offset", address,
         )
     ]  # fmt: skip
+
+
+def refused_total(pipeline: Pipeline, reason: str) -> float:
+    return pipeline.metric("worker", f'meterstream_stream_refused_total{{reason="{reason}"}}')
 
 
 def strange_chunks(pipeline: Pipeline) -> list[tuple[object, ...]]:

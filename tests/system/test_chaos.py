@@ -66,7 +66,7 @@ def test_killed_and_stopped_processes_of_costs_and_bills_tell_nothing_wrong(
     rig: Rig, tmp_path: Path
 ):
     options = Options(
-        seed=3, kinds=kinds_of("kill,stop"), targets=targets_of("cost,billing"), count=8,
+        seed=3, kinds=kinds_of("kill,stop"), targets=targets_of("cost,billing"), count=5,
         rate=200, devices=20,
     )  # fmt: skip
     report = run_faults(rig, options, lambda text, done, total: None, tmp_path)

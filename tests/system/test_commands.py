@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).resolve().parents[2]
 MILD = ("--rate", "10", "--kill-every-s", "8")
-COMMANDS = int(os.environ.get("METERSTREAM_TRIAL_COMMANDS", "500"))
+COMMANDS = int(os.environ.get("METERSTREAM_TRIAL_COMMANDS", "300"))
 
 
 def test_commands_run_once_in_time_and_as_asked():

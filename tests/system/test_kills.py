@@ -11,7 +11,6 @@ from infra.chaos.report import Row
 from infra.chaos.rig import Rig
 from infra.chaos.run import Options, run_faults
 from infra.loads.steady import SteadyLoad
-from infra.swarm.swarm import SwarmSettings
 from tests.system.conftest import PROJECT_ROOT, Pipeline, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -29,7 +28,9 @@ def test_25_kills_and_a_rebalance_under_load_lose_and_double_nothing(
         if row.number == KILLS // 2:
             rebalances.extend(rebalance(pipeline, load))
 
-    options = Options(seed=11, kinds=("kill", "kill2"), targets=KILLED, count=KILLS)
+    options = Options(
+        seed=11, kinds=("kill", "kill2"), targets=KILLED, count=KILLS, rate=500, devices=50
+    )
     report = run_faults(
         Rig(pipeline.stack), options, lambda text, done, total: None, tmp_path, after=between
     )
@@ -45,7 +46,7 @@ def test_25_kills_and_a_rebalance_under_load_lose_and_double_nothing(
     assert all(row.recovery_s is not None for row in report.faults)
     assert (account["lost"], account["duplicates"], account["invented"]) == (0, 0, 0)
     assert account["sent"] == account["acked"] == account["stored"]
-    assert report.readings_per_s > 500
+    assert report.readings_per_s > 250
 
 
 def rebalance(pipeline: Pipeline, load: SteadyLoad) -> tuple[float, float]:
@@ -119,45 +120,3 @@ def wait_until_it_speaks(pipeline: Pipeline) -> None:
         "ORDER BY device_id DESC LIMIT 1) AND %s"
     )
     wait_for(lambda: pipeline.value(newest, True) == 50, "the load is stored")
-
-
-def test_without_the_plant_the_same_kills_and_a_database_outage_lose_and_refuse_nothing(
-    pipeline: Pipeline, home: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    refused = pipeline.value("SELECT count(*) FROM refused")
-    worker = pipeline.pid("worker")
-    stack = pipeline.stack
-    settings = SwarmSettings(
-        home, devices=50, rate=500, seed=3, believe="puback", port=stack.mqtt_port
-    )
-    with SteadyLoad(
-        settings,
-        database_url=stack.database_url,
-        kafka_bootstrap=stack.kafka_bootstrap,
-        folder=tmp_path,
-    ) as load:
-        load.wait_until_stored(time.time())
-        killed_at = pipeline.kill("kafka")
-        time.sleep(2)
-        pipeline.kill("uplink")
-        load.wait_until_stored(killed_at)
-        pipeline.stack.stop_process("timescale")
-        stopped = time.monotonic()
-        wait_for(lambda: pipeline.health("worker") == 503, "the worker says that it is not well")
-        time.sleep(max(0.0, stopped + 20 - time.monotonic()))
-        pipeline.stack.start_process("timescale")
-        up_at = time.time()
-        load.wait_until_stored(up_at)
-        back_s = time.time() - up_at
-        wait_for(lambda: pipeline.health("worker") == 200, "the worker is well again")
-        account = load.finish()
-    with capsys.disabled():
-        print(
-            f"\nno plant: {account.sent:,} sent and believed at PUBACK, lost {account.lost}; "
-            f"rows {back_s:.1f} s after a database outage of 20 s"
-        )
-    assert account.failures == []
-    assert account.ok
-    assert account.sent == account.stored == load.counts.made
-    assert pipeline.value("SELECT count(*) FROM refused") == refused
-    assert pipeline.pid("worker") == worker
