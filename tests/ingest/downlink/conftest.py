@@ -1,4 +1,4 @@
-"""A real downlink on the real Kafka and Mosquitto, once a test."""
+"""A real downlink on the real Kafka and Mosquitto."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -20,14 +20,20 @@ def servers(stack: Stack) -> Stack:
     return stack
 
 
+@pytest.fixture(scope="module")
+def process(servers: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DownlinkProcess]:
+    one = DownlinkProcess(servers, tmp_path_factory.mktemp("downlink") / "downlink.log")
+    yield one
+    one.close()
+
+
 @pytest.fixture
-def downlink(servers: Stack, tmp_path: Path) -> Iterator[DownlinkProcess]:
-    """Started and connected."""
-    one = DownlinkProcess(servers, tmp_path / "downlink.log")
-    try:
-        yield one.start().wait_ready()
-    finally:
-        one.close()
+def downlink(process: DownlinkProcess) -> Iterator[DownlinkProcess]:
+    """Started and connected; the one of the test before, if that has left it running."""
+    if not process.is_running:
+        process.start()
+    yield process.wait_ready()
+    process.print_log()
 
 
 @pytest.fixture

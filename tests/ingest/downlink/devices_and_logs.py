@@ -47,6 +47,10 @@ class DownlinkProcess:
         self._log = log
         self._running: subprocess.Popen[bytes] | None = None
 
+    @property
+    def is_running(self) -> bool:
+        return self._running is not None and self._running.poll() is None
+
     def start(self) -> "DownlinkProcess":
         with self._log.open("ab") as log:
             self._running = subprocess.Popen(
@@ -93,7 +97,10 @@ class DownlinkProcess:
         if self._running is not None:
             self._running.kill()
             self._running.wait()
-        print(self._log.read_text()[-4000:])  # shown with a failure
+
+    def print_log(self) -> None:
+        """Shown with a failure."""
+        print(self._log.read_text()[-4000:])
 
 
 class Requests:
