@@ -221,7 +221,7 @@ class _Import:
     def _row(self, field: str, row: object, length: int) -> list[int]:
         if not isinstance(row, Sequence) or len(row) != length:
             raise self._bad(field, f"has a row that is not {length} period numbers; complete it")
-        if not all(isinstance(number, int) and number >= 0 for number in row):
+        if not all(type(number) is int and number >= 0 for number in row):
             raise self._bad(field, "holds what is no period number; use 0, 1, 2, ...")
         return list(row)
 

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streams.tariffs.errors import BadTariff, BadUsage, NotKnown, UnknownTariff
@@ -263,6 +263,7 @@ def test_whatever_stands_at_any_place_is_taken_or_refused_with_its_reason(path, 
 
 @settings(deadline=None)
 @given(st.sampled_from(list(places(RECORD))), JUNK)
+@example(("energyweekdayschedule", 4, 0), False)
 def test_whatever_stands_in_a_record_of_urdb_is_taken_or_refused(path, junk):
     record = with_at(RECORD, path, junk)
     said = refusal(lambda: document_of(record, tariff_id="u", zone="UTC"))
