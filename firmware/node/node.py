@@ -278,9 +278,10 @@ class Node:
     def _calibrate(self, command):
         said = command.parameters
         if "to_address" in said:
+            self._refuse_busy_meters()
+            gc.collect()  # reading the module's source takes a tenth of a small node's memory
             from node.moving import begin
 
-            self._refuse_busy_meters()
             named = begin(self._meters, self._config["meters"], said)
             self._at_meter = (command.command_id, named)
             return False
