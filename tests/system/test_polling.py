@@ -2,7 +2,6 @@
 
 import json
 import random
-import signal
 import subprocess
 import threading
 import time
@@ -19,20 +18,17 @@ from infra.simulator.pro3em_device import Pro3em
 from infra.simulator.shapes import own_shapes
 from ingest.poller.raw_writer import RawWriter
 from schemas.reading import Source
-from schemas.topics import RAW, RawHeader
 from schemas.units import MINUTE_US, SECOND_US
 from sinks.device_registry import register_devices
 from sinks.polled_devices import leave_device, poll_device
 from sinks.registry import resolve_device
 from tests.system.conftest import Pipeline, minute_ago, wait_for
-from tests.whole_topic import read_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 LOAD = Load(own_shapes().homes[2], 1000, 0, 0.0)
 PASSWORD = "correct horse"
 SPEED = 60
-KILLS = 6
 
 
 class FastClock:
@@ -83,18 +79,14 @@ def no_more_polled(pipeline: Pipeline, *meters: Pro3em) -> None:
             leave_device(conn, resolve_device(conn, address_of(meter)).device_id)
 
 
-def spawned(pipeline: Pipeline, secrets: Path, **more: str) -> "subprocess.Popen[str]":
-    return pipeline.spawn(
+@contextmanager
+def poller(pipeline: Pipeline, secrets: Path, **more: str) -> Iterator["subprocess.Popen[str]"]:
+    process = pipeline.spawn(
         *("-m", "ingest.poller"),
         METERSTREAM_POLLER_LOOK_S="0.5",
         METERSTREAM_POLLER_SECRETS_DIR=str(secrets),
         **more,
     )
-
-
-@contextmanager
-def poller(pipeline: Pipeline, secrets: Path, **more: str) -> Iterator["subprocess.Popen[str]"]:
-    process = spawned(pipeline, secrets, **more)
     try:
         yield process
         assert process.poll() is None, "it goes on"
@@ -269,51 +261,5 @@ def test_without_the_broker_a_device_is_asked_that_would_not_be(pipeline: Pipeli
         with poller(pipeline, tmp_path, METERSTREAM_MQTT_PORT=nobody):
             wait_for(lambda: rows(pipeline, meter, Source.POLL), "it is asked")
         no_more_polled(pipeline, meter)
-    finally:
-        meter.close()
-
-
-def test_a_poller_that_is_killed_loses_and_doubles_nothing_that_it_handed_on(
-    pipeline: Pipeline, tmp_path: Path
-):
-    clock, chance = FastClock(minute_ago(6 * 60)), random.Random(6)
-    meter = new_meter(clock.now_us)
-    try:
-        polled(pipeline, meter, meter.serve(), 1, None)
-        clock.start()
-        for number in range(KILLS):
-            process = spawned(pipeline, tmp_path)
-            asked = meter.requests + 2
-            while meter.requests < asked:
-                assert process.poll() is None, "it has ended"
-                time.sleep(0.001)
-            if number % 2:
-                time.sleep(chance.random())
-            process.kill()  # every other time with the meter's answer in its hands
-            process.communicate(timeout=60)
-            assert process.returncode == -signal.SIGKILL
-        with poller(pipeline, tmp_path):
-            end_us = clock.stop()
-            wait_for(lambda: newest_us(pipeline, meter) == end_us, "the end")
-        no_more_polled(pipeline, meter)
-        pipeline.final(address_of(meter))
-
-        taken = [
-            (dict(one.headers())[RawHeader.RECEIVED_AT], json.loads(one.value()))
-            for one in read_topic(pipeline.stack.kafka_bootstrap, RAW.name)
-            if one.key() == address_of(meter).encode()
-        ]
-        assert len({received_at for received_at, _ in taken}) == len(taken) > 2 * KILLS
-        instants = {said["sys"]["unixtime"] * SECOND_US for _, said in taken}
-        for channel, share in {"total": 1000, "l1": 470, "l2": 310, "l3": 220}.items():
-            stored = pipeline.query(
-                "SELECT to_us(measured_at) FROM readings JOIN channel c USING (channel_id) "
-                "JOIN device USING (device_id) WHERE address = %s AND c.name = %s AND source = %s",
-                address_of(meter), channel, int(Source.POLL),
-            )  # fmt: skip
-            assert sorted(at_us for (at_us,) in stored) == sorted(instants)
-            first, last = (LOAD.register_uwh(at, share) // 10_000 for at in (min(instants), end_us))
-            assert energies(pipeline, meter)[channel] == (last - first) * 10_000
-        print(f"{KILLS} kills, {meter.requests} answers of the meter, {len(taken)} in the log")
     finally:
         meter.close()
