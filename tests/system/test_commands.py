@@ -32,7 +32,7 @@ def test_commands_run_once_in_time_and_as_asked():
     assert done.stdout, done.stderr[-4000:]
     trial = json.loads(done.stdout)
     print(json.dumps({key: value for key, value in trial.items() if key != "account"}))
-    assert trial["ok"], (trial["account"], trial["open"], done.stderr[-2000:])
+    assert trial["ok"], json.dumps([trial["account"], trial["open"]]) + done.stderr[-2000:]
     assert done.returncode == 0
     assert trial["accepted"] == COMMANDS
     assert trial["states"].get("done", 0) > COMMANDS / 4
