@@ -50,30 +50,27 @@ def make_pool(database_url: str, settings: ApiSettings) -> Pool:
 
 def make_homes_pool(database_url: str, settings: ApiSettings) -> HomesPool:
     """A closed pool of connections that may write."""
-    return ConnectionPool(
-        database_url,
-        kwargs=_arguments(_options(settings)),
-        connection_class=psycopg.Connection,
-        min_size=1,
-        max_size=settings.homes_pool_max,
-        timeout=settings.pool_timeout_s,
-        reconnect_timeout=_RETRY_S,
-        check=ConnectionPool.check_connection,
-        open=False,
-    )
+    arguments = _arguments(_options(settings))
+    return _writing_pool(database_url, settings, arguments, settings.homes_pool_max)
 
 
 def make_commands_pool(database_url: str, settings: ApiSettings) -> HomesPool:
     """A closed pool of connections in autocommit mode, which keep their plans: what is asked
     through them is found by keys.
     """
-    options = _options(settings) | {"plan_cache_mode": "auto"}
+    arguments = _arguments(_options(settings) | {"plan_cache_mode": "auto"}) | {"autocommit": True}
+    return _writing_pool(database_url, settings, arguments, settings.commands_pool_max)
+
+
+def _writing_pool(
+    database_url: str, settings: ApiSettings, arguments: dict[str, Any], most: int
+) -> HomesPool:
     return ConnectionPool(
         database_url,
-        kwargs=_arguments(options) | {"autocommit": True},
+        kwargs=arguments,
         connection_class=psycopg.Connection,
         min_size=1,
-        max_size=settings.commands_pool_max,
+        max_size=most,
         timeout=settings.pool_timeout_s,
         reconnect_timeout=_RETRY_S,
         check=ConnectionPool.check_connection,
