@@ -1,8 +1,9 @@
 """What several rooms' tests share, and in which order their files begin."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -39,6 +40,7 @@ FIRST = (
 )
 """Files that begin first, in this order: a long one must not be what the others wait for."""
 LAST_OF_ITS_ROOM = "system/test_verify.py"
+LOG_LINES = 20
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,3 +74,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield start(settings)
     finally:
         running.wipe()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
+    """With a failure, what the processes said last: their logs are wiped with the stack."""
+    report = yield
+    if report.failed:
+        used = getattr(item, "funcargs", {}).values()
+        for stack in {one for it in used if isinstance(one := getattr(it, "stack", it), Stack)}:
+            for log in sorted(stack.log_dir.glob("*.log")):
+                lines = log.read_text(errors="replace").splitlines()
+                own = [line[:300] for line in lines if not line.startswith("%")]  # not librdkafka's
+                report.sections.append((log.name, "\n".join(own[-LOG_LINES:])))
+    return report

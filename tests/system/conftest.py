@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from tests.whole_topic import read_topic
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 DATA = PROJECT_ROOT.parent / "shared" / "data" / "household"
-LOG_LINES = 20
 LONGEST_S = 120.0  # for what takes a second on a quiet machine
 
 # `meterstream`, also while another room's commands are not in its table yet.
@@ -375,19 +374,6 @@ def home() -> str:
 @pytest.fixture
 def topics(pipeline: Pipeline) -> TopicReader:
     return TopicReader(pipeline.stack)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
-    """With a failure, what the processes said last: their logs are wiped with the stack."""
-    report = yield
-    funcargs = getattr(item, "funcargs", {})
-    if report.failed and isinstance(one := funcargs.get("pipeline"), Pipeline):
-        for log in sorted(one.stack.log_dir.glob("*.log")):
-            lines = log.read_text(errors="replace").splitlines()
-            own = [line[:300] for line in lines if not line.startswith("%")]  # not librdkafka's
-            report.sections.append((log.name, "\n".join(own[-LOG_LINES:])))
-    return report
 
 
 def household_file(name: str) -> Path:
