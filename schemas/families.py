@@ -12,12 +12,14 @@ class Family:
     `gap_limit_s`: the longest time between two power readings over which energy is integrated.
     `max_power_w`: no channel can draw more; a register that rises faster is doubted.
     `register_span_wh`: where the registers of its meters begin anew at 0 (None: not known to).
+    `register_age_s`: how old a register may be that is told as of now.
     """
 
     name: str
     gap_limit_s: int
     max_power_w: int
     register_span_wh: int | None = None
+    register_age_s: int = 0
     end_to_end_ack: bool = False
 
     @property
@@ -27,6 +29,10 @@ class Family:
     @property
     def register_span_uwh(self) -> int | None:
         return None if self.register_span_wh is None else wh_to_uwh(self.register_span_wh)
+
+    @property
+    def register_age_us(self) -> int:
+        return self.register_age_s * SECOND_US
 
 
 PZEM_SPAN_WH = 10_000_000
@@ -42,7 +48,8 @@ FAMILIES = {
             register_span_wh=PZEM_SPAN_WH,
             end_to_end_ack=True,
         ),
-        Family("shelly", gap_limit_s=300, max_power_w=100_000),
+        # EMData and EM1Data count by whole minutes.
+        Family("shelly", gap_limit_s=300, max_power_w=100_000, register_age_s=60),
         Family("shelly1", gap_limit_s=300, max_power_w=100_000),
         Family("wattaway", gap_limit_s=300, max_power_w=30_000, register_span_wh=PZEM_SPAN_WH),
         Family("home", gap_limit_s=300, max_power_w=100_000),

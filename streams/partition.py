@@ -74,7 +74,9 @@ def limits_of(family: Family, gap_limit_s: int | None, max_power_w: int | None) 
     """The device's own limits where its row sets them, else its family's."""
     gap_limit_us = family.gap_limit_us if gap_limit_s is None else gap_limit_s * SECOND_US
     most_w = family.max_power_w if max_power_w is None else max_power_w
-    return Limits(gap_limit_us, MW_PER_W * most_w, family.register_span_uwh)
+    return Limits(
+        gap_limit_us, MW_PER_W * most_w, family.register_span_uwh, family.register_age_us
+    )
 
 
 @dataclass(slots=True)

@@ -35,18 +35,20 @@ Known = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a channel can do: the longest bridged silence, the most energy in a time, and where
-    its registers begin anew at 0 (None: nowhere).
+    """What a channel can do: the longest bridged silence, the most energy in a time, where its
+    registers begin anew at 0 (None: nowhere), and how old they may be when they are told.
     """
 
     gap_limit_us: int
     max_power_mw: int
     register_span_uwh: int | None = None
+    register_age_us: int = 0
 
     def plausible(self, before: Known, after: Known) -> bool:
         """Whether a register can go from one to the other: forward, and not too fast."""
         rise = after[1] - before[1]
-        return 0 <= rise * MWUS_PER_UWH <= self.max_power_mw * (after[0] - before[0]) + _QUANTUM
+        width_us = after[0] - before[0] + self.register_age_us
+        return 0 <= rise * MWUS_PER_UWH <= self.max_power_mw * width_us + _QUANTUM
 
     def rolled_over(self, before: Known, after: Known) -> bool:
         """Whether it can have gone there through the end of its span."""

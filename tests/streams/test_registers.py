@@ -43,6 +43,15 @@ def told(readings: Sequence[Held]) -> list[tuple[str, float, float, float]]:
 # ---- one kind after the other
 
 
+@pytest.mark.parametrize("asked_every_s", [1, 10, 29, 60])
+def test_a_register_that_counts_by_whole_minutes_does_not_step_at_their_ends(asked_every_s: int):
+    limits = limits_of(FAMILIES["shelly"], None, None)
+    readings = [point(s, 24_000, s // 60 * 400.0) for s in range(0, 601, asked_every_s)]
+    done = whole(readings, limits)
+    assert done.repairs == []
+    assert energy_uwh(done) == (range(0, 601, asked_every_s)[-1] // 60) * 400 * WH
+
+
 def test_a_rollover_counts_on_through_the_end_of_the_span():
     readings = meter([9_999_997, 9_999_999, 1, 3])
     assert energy_uwh(whole(readings, LIMITS)) == 6 * WH
