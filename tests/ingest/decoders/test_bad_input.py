@@ -156,4 +156,4 @@ def test_no_payload_of_the_size_that_is_read_holds_up_the_others(payload):
         decode("homesync/h1/nodes/n1/status", payload, RECEIVED_US)
     took_s = time.thread_time() - began
     gc.enable()
-    assert took_s < 0.025
+    assert took_s < 0.1
