@@ -26,6 +26,7 @@ class Check:
     checked: int = 0
     failed: int = 0
     pending: int = 0  # left out, because the stream was just about to change it
+    outdated: int = 0  # left out, because the device had other limits when it was made
     failures: list[Failure] = field(default_factory=list)
 
     @property
@@ -45,28 +46,34 @@ class Check:
             "checked": self.checked,
             "failed": self.failed,
             "pending": self.pending,
+            "outdated": self.outdated,
             "failures": [vars(one) for one in self.failures],
         }
 
 
 class ChannelFacts(NamedTuple):
-    """What the checks have to know of a channel. Times in µs; None where nothing is complete."""
+    """What the checks have to know of a channel. Times in µs; None where nothing is complete.
+
+    The limits are those by which its windows from `limits_since_us` on were made (None: all).
+    """
 
     channel_id: int
     name: str
     family: str
     gap_limit_s: int | None
     max_power_w: int | None
+    limits_since_us: int | None
     complete_until_us: int | None
     is_changing: bool  # late readings wait for their windows
 
 
 _FACTS = """
-SELECT c.channel_id, d.address || ' ' || c.name, d.family, d.gap_limit_s, d.max_power_w,
-       to_us(s.complete_until),
+SELECT c.channel_id, d.address || ' ' || c.name, d.family,
+       coalesce(l.gap_limit_s, d.gap_limit_s), coalesce(l.max_power_w, d.max_power_w),
+       to_us(l.since), to_us(s.complete_until),
        EXISTS (SELECT FROM window_dirty AS w WHERE w.channel_id = c.channel_id)
 FROM channel AS c JOIN device AS d USING (device_id)
-LEFT JOIN channel_state AS s USING (channel_id)
+LEFT JOIN channel_state AS s USING (channel_id) LEFT JOIN channel_limits AS l USING (channel_id)
 WHERE c.channel_id = ANY(%s) ORDER BY 1
 """
 

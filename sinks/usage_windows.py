@@ -295,6 +295,30 @@ def keep_channel_states(conn: psycopg.Connection[Any], rows: Sequence[ChannelSta
         conn.execute(_KEEP_STATE, [list(column) for column in zip(*rows, strict=True)])
 
 
+class LimitsRow(NamedTuple):
+    """By which limits windows from `since_us` on are made; None: all of them."""
+
+    channel_id: int
+    gap_limit_s: int
+    max_power_w: int
+    since_us: int | None
+
+
+_KEEP_LIMITS = """
+INSERT INTO channel_limits (channel_id, gap_limit_s, max_power_w, since)
+SELECT channel_id, gap_limit_s, max_power_w, from_us(since_us)
+FROM unnest(%s::int[], %s::int[], %s::int[], %s::bigint[])
+     AS v (channel_id, gap_limit_s, max_power_w, since_us)
+ON CONFLICT (channel_id) DO UPDATE
+SET gap_limit_s = excluded.gap_limit_s, max_power_w = excluded.max_power_w, since = excluded.since
+"""
+
+
+def keep_limits(conn: psycopg.Connection[Any], rows: Sequence[LimitsRow]) -> None:
+    if rows:
+        conn.execute(_KEEP_LIMITS, [list(column) for column in zip(*rows, strict=True)])
+
+
 _KEEP_DIRTY = """
 INSERT INTO window_dirty (part, log_offset, channel_id, start_at, end_at)
 SELECT part, log_offset, channel_id, from_us(start_us), from_us(end_us)

@@ -11,8 +11,8 @@ from msgspec.structs import astuple
 
 from schemas.decoded import Reason
 from schemas.reading import Clock, Source
-from schemas.units import MINUTE_US, QUARTER_US
-from sinks.usage_windows import ChannelStateRow
+from schemas.units import MINUTE_US, MW_PER_W, QUARTER_US, SECOND_US
+from sinks.usage_windows import ChannelStateRow, LimitsRow
 from streams.merge import merge
 from streams.partition import Channel, Partition
 from streams.records import Chunk, Message, Refused, Tick, refuse
@@ -96,9 +96,21 @@ def fold(chunks: Sequence[Chunk], samples: Samples) -> Work:
                 )
             channel.stored_changes = len(channel.changed)
             partition.has_stored_changes = True
+        work.limits += [_limits_row(*new) for new in partition.new_limits.items()]
+        partition.new_limits = {}
     # Taken now: the next batch is folded while this one is being stored.
     work.channel_states = [_state_row(part, channel) for part, channel in work.touched.values()]
     return work
+
+
+def _limits_row(channel: Channel, since_us: int | None) -> LimitsRow:
+    limits = channel.device.limits
+    return LimitsRow(
+        channel.channel_id,
+        limits.gap_limit_us // SECOND_US,
+        limits.max_power_mw // MW_PER_W,
+        since_us,
+    )
 
 
 def _state_row(part: int, channel: Channel) -> ChannelStateRow:
@@ -236,6 +248,7 @@ def _fold_reading(
         first = ChannelWindows.first_window(held)
         windows = channel.windows = ChannelWindows(channel.device.limits, first)
         work.touched[channel.channel_id] = (partition.part, channel)
+        partition.new_limits[channel] = None
     in_memory = windows.held
     last = in_memory[-1][0] if in_memory else windows.complete_until_us - 1
     if at > last:

@@ -74,9 +74,7 @@ def limits_of(family: Family, gap_limit_s: int | None, max_power_w: int | None) 
     """The device's own limits where its row sets them, else its family's."""
     gap_limit_us = family.gap_limit_us if gap_limit_s is None else gap_limit_s * SECOND_US
     most_w = family.max_power_w if max_power_w is None else max_power_w
-    return Limits(
-        gap_limit_us, MW_PER_W * most_w, family.register_span_uwh, family.register_age_us
-    )
+    return Limits(gap_limit_us, MW_PER_W * most_w, family.register_span_uwh, family.register_age_us)
 
 
 @dataclass(slots=True)
@@ -108,6 +106,7 @@ class Partition:
         self.devices: dict[str, Device] = {}
         self.by_topic: dict[bytes, Device | None] = {}  # whose envelopes come on a topic, if any
         self.changed: list[Channel] = []
+        self.new_limits: dict[Channel, int | None] = {}  # from when on; to be stored
         self.has_stored_changes = False  # rows of `window_dirty` that the next tick settles
         self._due: list[tuple[int, int, Channel]] = []
         self._packets: dict[tuple[str, str], int] = {}

@@ -73,4 +73,5 @@ def _judge_anew(partition: Partition, device: Device) -> None:
     for channel in device.channels.values():
         if channel.windows is not None:
             channel.windows = channel.windows.under(device.limits)
+            partition.new_limits[channel] = channel.windows.complete_until_us
             partition.schedule(channel)

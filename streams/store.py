@@ -185,6 +185,7 @@ class Store:
             [(c.part, c.offset, c.channel.channel_id, *c.span) for c in work.changed],
         )
         usage_windows.keep_channel_states(conn, work.channel_states)
+        usage_windows.keep_limits(conn, work.limits)
         changed = new + redone
         quarters = {(row.channel_id, row.start_us // QUARTER_US * QUARTER_US) for row, _ in changed}
         for gap, _ in gaps:

@@ -5,19 +5,21 @@ from typing import Any
 
 import psycopg
 
+from schemas.families import FAMILIES
 from schemas.reading import VALUE_NAMES
 from schemas.topics import RAW
 from sinks import device_registry, progress
 from sinks.device_registry import KnownDevice
 from streams.fold import MOST_CHANNELS, MOST_NEW_A_MINUTE, Missing
-from streams.partition import Channel, Device, Partition
+from streams.partition import Channel, Device, Partition, limits_of
 from streams.registry_changes import device_of
 from streams.windows import ChannelWindows, Held, Span, held_of
 
 _CHANNELS = f"""
 SELECT {device_registry.KNOWN},
-       c.channel_id, c.name, to_us(s.complete_until), s.context_full
+       c.channel_id, c.name, to_us(s.complete_until), s.context_full, l.gap_limit_s, l.max_power_w
 FROM channel_state s JOIN channel c USING (channel_id) JOIN device d USING (device_id)
+LEFT JOIN channel_limits l USING (channel_id)
 WHERE s.part = %s ORDER BY c.channel_id
 """
 _HELD = f"""
@@ -42,8 +44,9 @@ def take_over(conn: psycopg.Connection[Any], part: int) -> Partition:
         held = _held(conn, part)
         channels: dict[int, Channel] = {}
         for row in conn.execute(_CHANNELS, [part]):
-            *device_row, channel_id, name, complete_until_us, context_full = row
-            device = _device(partition, KnownDevice(*device_row))
+            *device_row, channel_id, name, complete_until_us, context_full, gap_s, power_w = row
+            known = KnownDevice(*device_row)
+            device = _device(partition, known)
             windows = ChannelWindows(
                 device.limits,
                 complete_until_us,
@@ -53,6 +56,8 @@ def take_over(conn: psycopg.Connection[Any], part: int) -> Partition:
             windows.heard_us = partition.stream_us
             channel = Channel(channel_id, name, device, windows)
             device.channels[name] = channels[channel_id] = channel
+            if device.limits != limits_of(FAMILIES[known.family], gap_s, power_w):
+                partition.new_limits[channel] = complete_until_us
         for channel_id, start_us, end_us in conn.execute(_DIRTY, [part]):
             channel = channels[channel_id]
             partition.mark_changed(channel, Span(start_us, end_us))

@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 from schemas.device import Event, State
 from schemas.reading import Clock, Reading, ValueRow, Values
 from sinks.copy_block import ReadingRow
-from sinks.usage_windows import ChannelStateRow, MinuteRecord
+from sinks.usage_windows import ChannelStateRow, LimitsRow, MinuteRecord
 from streams.energy import GapEnergy, Minute
 from streams.partition import Channel, Device
 from streams.records import Chunk, Refused
@@ -120,6 +120,7 @@ class Work:
     changed: list[ChangedRow] = field(default_factory=list)
     touched: dict[int, tuple[int, Channel]] = field(default_factory=dict)  # with its part
     channel_states: list[ChannelStateRow] = field(default_factory=list)  # of those, as folded
+    limits: list[LimitsRow] = field(default_factory=list)
     left_quarters: set[tuple[int, int]] = field(default_factory=set)  # maybe complete only now
     told: dict[int, tuple[Device, list[Reading]]] = field(default_factory=dict)
     chunks: Sequence[Chunk] = ()

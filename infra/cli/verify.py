@@ -65,7 +65,8 @@ def verify_stored(
     """Run all checks, on slices of channels, each seen at one instant. `bar` shows progress.
 
     The stream may run on meanwhile: what it is just about to change is left out and counted as
-    `pending`. Errors of Kafka and the database come through.
+    `pending`. Windows from before a device's limits were changed are counted as `outdated`: only
+    their sums are checked. Errors of Kafka and the database come through.
     """
     import psycopg
 
@@ -178,25 +179,28 @@ def _compare(
         fact, limit = by_id[channel]
         oldest_window = min(stored_minutes[channel], default=None)
         beyond = oldest is not None and oldest_window is not None and oldest_window < _us(oldest)
-        computed[channel] = _recompute(fact, list(points), limit, since_us, beyond)
+        from_us = max(since_us or 0, fact.limits_since_us or 0)
+        computed[channel] = _recompute(fact, list(points), limit, from_us, beyond)
     for fact in facts:
-        measured, start_us = computed.get(fact.channel_id, (None, since_us or 0))
-        _compare_minutes(
-            minutes, fact, measured and measured.minutes, stored_minutes[fact.channel_id], start_us
-        )
-        _compare_gaps(
-            gaps, fact, measured and measured.gaps, stored_gaps[fact.channel_id], start_us
-        )
+        limits_us = fact.limits_since_us or 0
+        found = stored_minutes[fact.channel_id], stored_gaps[fact.channel_id]
+        minutes.outdated += sum(at_us < limits_us for at_us in found[0])
+        gaps.outdated += sum(at_us < limits_us for at_us, _ in found[1])
+        measured, start_us = computed.get(fact.channel_id, (None, max(since_us or 0, limits_us)))
+        _compare_minutes(minutes, fact, measured and measured.minutes, found[0], start_us)
+        _compare_gaps(gaps, fact, measured and measured.gaps, found[1], start_us)
 
 
 def _recompute(
     fact: "ChannelFacts",
     rows: "list[PointRow]",
     limits: Any,
-    since_us: int | None,
+    from_us: int,
     beyond: bool,
 ) -> tuple[Any, int]:
-    """What the readings say, from which instant on. `beyond`: older readings were dropped."""
+    """What the readings say, from which instant on: not before `from_us`. `beyond`: older readings
+    were dropped.
+    """
     from streams.energy import REACH, minutes_of
     from streams.store import point_of_stored
 
@@ -204,7 +208,7 @@ def _recompute(
     start_us = min(p.at_us - (p.interval_us or 0) for p in points)
     if beyond:
         start_us = points[min(len(points) - 1, 2 * REACH)].at_us + limits.gap_limit_us + MINUTE_US
-    start_us = max(start_us, since_us or 0) // MINUTE_US * MINUTE_US
+    start_us = max(start_us, from_us) // MINUTE_US * MINUTE_US
     end_us = fact.complete_until_us or start_us
     if end_us <= start_us:
         return None, start_us
@@ -288,11 +292,12 @@ def _print(checks: "Sequence[Check]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("check", "", "checked", "failed", "pending", box=None)
+    table = Table("check", "", "checked", "failed", "pending", "outdated", box=None)
     for check in checks:
         word = "[green]ok[/]" if check.ok else "[red]FAILED[/]"
         table.add_row(
-            check.name, word, f"{check.checked:,}", f"{check.failed:,}", f"{check.pending:,}"
+            *(check.name, word),
+            *(f"{n:,}" for n in (check.checked, check.failed, check.pending, check.outdated)),
         )
     console = Console()
     console.print(table)

@@ -49,7 +49,7 @@ def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         connection.execute(
             "TRUNCATE device, channel, readings, reading_conflict, usage_1m, gap_energy, "
             "usage_15m, usage_1h, usage_1d, usage_1w, usage_1mo, rollup_dirty, channel_state, "
-            "window_dirty, refused, log_gap, stream_progress CASCADE"
+            "channel_limits, window_dirty, refused, log_gap, stream_progress CASCADE"
         )
         yield connection
 
@@ -414,6 +414,30 @@ def test_since_looks_only_at_what_came_after(
     assert 0 < checks["minutes"].checked < 21
     conn.execute("UPDATE usage_1m SET energy_uwh = 1 WHERE window_start = %s", [at(late)])
     assert failed(run_verify(stack, database_url, since=at(late))) == {"minutes": 1, "quarters": 1}
+
+
+def test_windows_that_other_limits_made_are_counted_and_only_their_sums_are_checked(
+    stack: Stack, conn: psycopg.Connection[Any], database_url: str, ledger: int
+):
+    early = START_US // MINUTE_US * MINUTE_US + 5 * MINUTE_US
+    since = START_US // HOUR_US * HOUR_US + 3 * HOUR_US + 45 * MINUTE_US
+    conn.execute("UPDATE device SET gap_limit_s = 1")  # no window was judged by that yet
+    conn.execute("INSERT INTO channel_limits VALUES (%s, 300, 100000, NULL)", [ledger])
+    checks = run_verify(stack, database_url)
+    assert failed(checks) == {}
+    assert checks["minutes"].outdated == checks["gap_energy"].outdated == 0
+    whole = checks["minutes"].checked
+
+    conn.execute("UPDATE channel_limits SET since = %s", [at(since)])
+    conn.execute("UPDATE usage_1m SET energy_uwh = 1 WHERE window_start = %s", [at(early)])
+    checks = run_verify(stack, database_url)
+    assert failed(checks) == {"quarters": 1}
+    assert 0 < checks["minutes"].checked < 21
+    assert checks["minutes"].checked + checks["minutes"].outdated == whole
+    assert (checks["gap_energy"].checked, checks["gap_energy"].outdated) == (0, 1)
+
+    conn.execute("UPDATE channel_limits SET gap_limit_s = 1")
+    assert failed(run_verify(stack, database_url))["minutes"] == checks["minutes"].checked
 
 
 def test_the_command_prints_one_document_and_fails_when_a_check_does(

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from schemas.reading import Clock, Reading, Values
 from schemas.units import MINUTE_US, SECOND_US
 from sinks.device_registry import KnownDevice
+from sinks.usage_windows import LimitsRow
 from streams.announce import announced_readings
 from streams.partition import Channel, Device, Partition
 from streams.registry_changes import apply, device_of, homes_of
 from streams.windows import ChannelWindows, held_of
 from streams.work import Work
+from tests.streams.test_fold import N1, Log
 from tests.value_rows import value_row
 
 T0 = 1_763_700_000 * SECOND_US
@@ -124,6 +126,22 @@ def test_silence_is_a_gap_by_the_limit_that_holds_when_its_windows_complete(part
 def _near(energy_uwh: int | None) -> int | None:
     """Rounded from where the integral is cut, so one µWh more or less."""
     return 1_666_667 if energy_uwh in (1_666_666, 1_666_667) else energy_uwh
+
+
+def test_new_limits_are_to_be_stored_once_with_the_next_transaction():
+    log = Log()
+    for second in range(0, 300, 10):
+        log.reading(second, seq=second, power_w=100.0)
+    log.tick(300)
+    work = log.fold()
+    ((state,), channel) = work.channel_states, log.partition.devices[N1].channels["total"]
+    assert work.limits == [LimitsRow(channel.channel_id, 300, 100_000, None)]
+    apply([log.partition], [PLAIN._replace(address=N1, gap_limit_s=60, max_power_w=7)])
+    log.tick(900)
+    work = log.fold()
+    assert work.limits == [LimitsRow(channel.channel_id, 60, 7, state.complete_until_us)]
+    log.tick(901)
+    assert log.fold().limits == []
 
 
 def test_a_device_that_the_partition_does_not_hold_is_passed_over(part: Partition):

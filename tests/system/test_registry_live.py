@@ -37,7 +37,6 @@ STORED = """
     LEFT JOIN device_home h ON h.device_id = d.device_id AND h.valid_from <= u.window_start
                            AND coalesce(h.valid_to, 'infinity') > u.window_start
     WHERE d.address = ANY(%s) AND {which}"""
-USAGE = ("usage_1m", "usage_15m", "usage_1h", "usage_1d", "usage_1w", "usage_1mo")
 
 
 def at(us: int) -> datetime:
@@ -235,11 +234,15 @@ def test_a_gap_limit_that_is_set_while_the_worker_runs_decides_over_the_next_sil
         change_device(conn, device_id, {"gap_limit_s": 250})
     wait_for(is_bridged, "the longer limit holds")
     assert is_bridged()
-    # Complete windows stay as their limit of then made them; `verify` knows the limit of now only.
-    with psycopg.connect(pipeline.stack.database_url) as conn:
-        for table in ("readings", "gap_energy", *USAGE):
-            conn.execute(
-                f"DELETE FROM {table} WHERE channel_id IN "
-                "(SELECT channel_id FROM channel WHERE device_id = %s)".encode(),
-                [device_id],
-            )
+
+    # Complete windows stay as their limit of then made them; those made since are judged.
+    since_us, made_by_s = pipeline.query(
+        "SELECT to_us(since), gap_limit_s FROM channel_limits JOIN channel USING (channel_id) "
+        "WHERE device_id = %s", device_id,
+    )[0]  # fmt: skip
+    starts = [one.start_us for one in pipeline.minutes(node.address)]
+    assert made_by_s == 250
+    assert min(starts) < since_us < max(starts)
+    found = pipeline.meterstream("verify")
+    (minutes,) = [check for check in found["checks"] if check["name"] == "minutes"]
+    assert minutes["outdated"] >= sum(start < since_us for start in starts)

@@ -23,6 +23,14 @@ CREATE TRIGGER device_changed BEFORE UPDATE OF home_id, gap_limit_s, max_power_w
                        IS DISTINCT FROM (NEW.home_id, NEW.gap_limit_s, NEW.max_power_w))
     EXECUTE FUNCTION note_device_change();
 
+-- By which limits a channel's windows were made: those from `since` on by these.
+CREATE TABLE channel_limits (
+    channel_id  integer PRIMARY KEY,
+    gap_limit_s integer NOT NULL,
+    max_power_w integer NOT NULL,
+    since       timestamptz                                -- null: all of them
+);
+
 -- Contracts of models that somebody set; the others are in schemas/models.toml.
 CREATE TABLE model (
     name                text PRIMARY KEY,
