@@ -4,19 +4,12 @@ It and `ota/` are frozen or lie beside it; an update brings `node/` only. Whatev
 application restarts the board: so an image that cannot even be imported is rolled back.
 """
 
-import os
 import sys
 import time
 
 from ota.loader import mounted_application
 
-IMAGES = "/images"
-
-try:
-    os.mkdir(IMAGES)
-except OSError:
-    pass  # it is there
-_files = mounted_application(IMAGES)
+_files = mounted_application("/images")
 del mounted_application
 
 try:

@@ -3,18 +3,11 @@
 Exit 3 is a restart, 4 deep sleep, 5 a node without an account; 1 what main.py would restart after.
 """
 
-import os
 import sys
 
 from ota.loader import mounted_application
 
-IMAGES = "images"
-
-try:
-    os.mkdir(IMAGES)
-except OSError:
-    pass  # it is there
-_files = mounted_application(IMAGES)
+_files = mounted_application("images")
 del mounted_application
 
 from node.account import BadAccount  # noqa: E402  the application's own, just mounted

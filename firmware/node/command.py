@@ -8,12 +8,14 @@ Those of an update are larger than the rest of the memory: they come last, and a
 
 import json
 
-SWITCHING = ("on", "off", "toggle")
-KINDS = ("relay", "reboot", "config", "calibrate", "reset_energy", "ota")
-MAX_SEQ = 2**31 - 1
-MAX_ID = 64
-MAX_DEPTH = 8
-HEAD_BYTES = 384  # of an update's command, before its parameters
+from micropython import const
+
+_SWITCHING = const(("on", "off", "toggle"))
+_KINDS = const(("relay", "reboot", "config", "calibrate", "reset_energy", "ota"))
+_MAX_SEQ = const(2**31 - 1)
+_MAX_ID = const(64)
+_MAX_DEPTH = const(8)
+_HEAD_BYTES = const(384)  # of an update's command, before its parameters
 
 
 class Refused(Exception):
@@ -35,11 +37,11 @@ class Command:
 
 def read(kind, payload):
     """Raises Refused. A payload that names its command has it in the exception's `command_id`."""
-    if kind not in KINDS:
+    if kind not in _KINDS:
         raise Refused("no command is named %s" % kind[:40])
     said = _object(_head(payload) if kind == "ota" else payload)
     command_id = said.get("command_id")
-    if not isinstance(command_id, str) or not 0 < len(command_id) <= MAX_ID:
+    if not isinstance(command_id, str) or not 0 < len(command_id) <= _MAX_ID:
         raise Refused("command_id is missing")
     try:
         _refuse_unsound(kind, said)
@@ -50,10 +52,10 @@ def read(kind, payload):
 
 
 def _refuse_unsound(kind, said):
-    _whole(said, "command_seq", 1, MAX_SEQ)
+    _whole(said, "command_seq", 1, _MAX_SEQ)
     _whole(said, "expires_at", 0, 2**40)
     if kind == "relay":
-        if said.get("action") not in SWITCHING:
+        if said.get("action") not in _SWITCHING:
             raise Refused("action %r is none of on, off, toggle" % (said.get("action"),))
     elif not isinstance(said.get("parameters") or {}, dict):
         raise Refused("parameters is no object")
@@ -67,10 +69,10 @@ def _whole(said, name, low, high):
 
 def _head(payload):
     """The command with no parameters."""
-    head = bytes(payload[:HEAD_BYTES])
+    head = bytes(payload[:_HEAD_BYTES])
     end = head.find(b'"parameters"')
     if end < 0:
-        raise Refused("parameters do not begin within %d bytes" % HEAD_BYTES)
+        raise Refused("parameters do not begin within %d bytes" % _HEAD_BYTES)
     return head[:end] + b'"parameters":{}}'
 
 
@@ -79,8 +81,8 @@ def _object(payload):
     for byte in payload:
         if byte in b"{[":
             depth += 1
-            if depth > MAX_DEPTH:
-                raise Refused("deeper than %d levels" % MAX_DEPTH)
+            if depth > _MAX_DEPTH:
+                raise Refused("deeper than %d levels" % _MAX_DEPTH)
         elif byte in b"}]":
             depth -= 1
     try:

@@ -7,12 +7,15 @@ the ledger as well: its answer stays the same however often it comes.
 
 import json
 
+from micropython import const
 from node.command import Refused, read
 from node.relays import relay_index, relay_name
 
 CLOCK_WITHIN_MS = 30_000
-MOST_WAITING = 4
-RECEIVED, DONE, FAILED = "received", "done", "failed"
+_MOST_WAITING = const(4)
+_RECEIVED = const("received")
+_DONE = const("done")
+_FAILED = const("failed")
 
 
 class Commands:
@@ -37,11 +40,11 @@ class Commands:
                 raise Refused("%d bytes are more than a node takes" % size)
             command = self._read(kind, payload)
         except Refused as error:
-            self._answer(getattr(error, "command_id", None), None, FAILED, str(error), now_ms)
+            self._answer(getattr(error, "command_id", None), None, _FAILED, str(error), now_ms)
             return
         if self._clock.known or self._is_known(command):
             self._judge(command, now_ms)
-        elif len(self._waiting) < MOST_WAITING:
+        elif len(self._waiting) < _MOST_WAITING:
             self._let_wait(command, now_ms + CLOCK_WITHIN_MS)
         else:
             self._refuse(command, "the node does not know the time", now_ms)
@@ -83,7 +86,7 @@ class Commands:
     def interrupted(self, now_ms):
         """After a start: what was running is answered, for nobody else will."""
         for ran in self._ledger.running():
-            self.finish(ran.command_id, FAILED, "the power went while it ran", now_ms)
+            self.finish(ran.command_id, _FAILED, "the power went while it ran", now_ms)
 
     def _is_known(self, command):
         return self._ledger.find(command.command_id) is not None
@@ -91,10 +94,10 @@ class Commands:
     def _judge(self, command, now_ms):
         ran = self._ledger.find(command.command_id)
         if ran is not None:
-            self._answer(ran.command_id, ran.seq, ran.outcome or RECEIVED, ran.reason, now_ms)
+            self._answer(ran.command_id, ran.seq, ran.outcome or _RECEIVED, ran.reason, now_ms)
         elif command.seq <= self._ledger.last_seq:
             reason = "command %d came after %d" % (command.seq, self._ledger.last_seq)
-            self._answer(command.command_id, command.seq, FAILED, reason, now_ms)
+            self._answer(command.command_id, command.seq, _FAILED, reason, now_ms)
         elif self._clock.unix_ms(now_ms) >= command.expires_at_s * 1000:
             self._refuse(command, "expired", now_ms)
         else:
@@ -109,12 +112,12 @@ class Commands:
             if action is None:
                 raise Refused("this node has no %s" % command.kind)
             # An update goes on over a restart, anything else has failed by then.
-            begun = RECEIVED if command.kind == "ota" else None
+            begun = _RECEIVED if command.kind == "ota" else None
             self._ledger.begin(command.command_id, command.seq, begun)
             if action(command):
-                self.finish(command.command_id, DONE, None, now_ms)
+                self.finish(command.command_id, _DONE, None, now_ms)
             else:
-                self._answer(command.command_id, command.seq, RECEIVED, None, now_ms)
+                self._answer(command.command_id, command.seq, _RECEIVED, None, now_ms)
         except Refused as error:
             self._refuse(command, str(error), now_ms)
         except OSError:
@@ -128,16 +131,16 @@ class Commands:
         name = relay_name(index)
         self._switched(name, "command", now_ms)
         more = {"relay": name, "state": "on" if self._relays.states[name] else "off"}
-        self._answer(command.command_id, command.seq, DONE, None, now_ms, more)
+        self._answer(command.command_id, command.seq, _DONE, None, now_ms, more)
 
     def _refuse(self, command, reason, now_ms):
         try:
             if not self._is_known(command):
-                self._ledger.begin(command.command_id, command.seq, FAILED)
-            self._ledger.finish(command.command_id, FAILED, reason)
+                self._ledger.begin(command.command_id, command.seq, _FAILED)
+            self._ledger.finish(command.command_id, _FAILED, reason)
         except OSError:
             pass  # the answer below is all that can be done
-        self._answer(command.command_id, command.seq, FAILED, reason, now_ms)
+        self._answer(command.command_id, command.seq, _FAILED, reason, now_ms)
 
     def _answer(self, command_id, seq, outcome, reason, now_ms, more=None):
         said = {"outcome": outcome}

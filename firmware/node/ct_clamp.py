@@ -6,9 +6,11 @@ The clamp's burden sits on half of the supply voltage, so the mean is taken away
 from array import array
 from math import sqrt
 
+from micropython import const
+
 SAMPLES = 400
-PERIODS_MS = 200  # whole periods at 50 and at 60 Hz
-NOISE_MA = 30  # less is noise, and shown as 0
+_PERIODS_MS = const(200)  # whole periods at 50 and at 60 Hz
+_NOISE_MA = const(30)  # less is noise, and shown as 0
 
 
 class CtClamp:
@@ -24,18 +26,18 @@ class CtClamp:
         self._samples = array("H", bytes(2 * SAMPLES))
 
     def current_ma(self, ratio, burden_mohm, gain_permille=1000):
-        """Effective current over PERIODS_MS, which it takes; nothing is allocated while sampling.
+        """Effective current over _PERIODS_MS, which it takes; nothing is allocated while sampling.
 
         A clamp of 100 A : 50 mA has the ratio 2000; with a burden of 33 ohm 1 A makes 16.5 mV.
         """
         samples, read, wait_us = self._samples, self._read, self._wait_us
-        step_us = PERIODS_MS * 1000 // SAMPLES
+        step_us = _PERIODS_MS * 1000 // SAMPLES
         start = self._now_us()
         for index in range(SAMPLES):
             wait_us(start, index * step_us)
             samples[index] = read()
         found_ma = int(effective(samples) * ratio * gain_permille / burden_mohm + 0.5)
-        return found_ma if found_ma >= NOISE_MA else 0
+        return found_ma if found_ma >= _NOISE_MA else 0
 
 
 def effective(samples):

@@ -5,13 +5,14 @@ strikes them from the outbox; a PUBACK alone strikes nothing. Without progress a
 from the oldest, at growing intervals.
 """
 
+from micropython import const
 from node.decimals import decimal
 
 WINDOW = 200
 PACKET_IDS = 60_000  # of the outbox: 1 to this, so that a message keeps its id
-READ_AT_ONCE = 4
+_READ_AT_ONCE = const(4)
 RESEND_AFTER_MS = 10_000
-RESEND_AT_MOST_MS = 160_000
+_RESEND_AT_MOST_MS = const(160_000)
 
 
 class Delivery:
@@ -21,6 +22,7 @@ class Delivery:
         self._topic = topic
         self._connection = 0
         self._next = outbox.first  # the message to send next
+        self._own_from = outbox.next_seq
         self._sent_until = 0  # messages below were sent since the start: again means DUP
         self._progress_ms = 0
         self._patience_ms = RESEND_AFTER_MS
@@ -45,10 +47,10 @@ class Delivery:
         if self._next == first:
             self._progress_ms = now_ms
         elif now_ms - self._progress_ms >= self._patience_ms:
-            self._patience_ms = min(RESEND_AT_MOST_MS, self._patience_ms * 2)
+            self._patience_ms = min(_RESEND_AT_MOST_MS, self._patience_ms * 2)
             self._again(now_ms)
         while self._next < first + WINDOW:
-            messages = outbox.read(self._next, min(READ_AT_ONCE, first + WINDOW - self._next))
+            messages = outbox.read(self._next, min(_READ_AT_ONCE, first + WINDOW - self._next))
             if not messages:
                 return
             for message in messages:
@@ -70,6 +72,10 @@ class Delivery:
             self._progress_ms = now_ms
             self._patience_ms = RESEND_AFTER_MS
         return True
+
+    def is_own(self, seq):
+        """Whether a message up to `seq` was written since the start, not by the firmware before."""
+        return seq >= self._own_from
 
     def _again(self, now_ms):
         self._next = self._outbox.first

@@ -16,12 +16,13 @@ import time
 
 import machine
 import network
+from micropython import const
 from node.uptime import Uptime
 
-WATCHDOG_MS = 60_000  # longer than the look-up of a name and one chunk of an update
-LINK_TRIES_MS = 20_000
-EPOCH_2000_S = 946_684_800  # these ports count from 2000-01-01
-RTC_SET_ABOVE_S = 788_918_400  # 2025-01-01, from 2000
+_WATCHDOG_MS = const(60_000)  # longer than the look-up of a name and one chunk of an update
+_LINK_TRIES_MS = const(20_000)
+_EPOCH_2000_S = const(946_684_800)  # these ports count from 2000-01-01
+_RTC_SET_ABOVE_S = const(788_918_400)  # 2025-01-01, from 2000
 
 ESP8266 = sys.platform == "esp8266"
 
@@ -80,7 +81,7 @@ class Hal:
         self._wlan = network.WLAN(network.STA_IF)
         self._wlan.active(True)
         self._link_try_at_ms = 0
-        self._watchdog = machine.WDT() if ESP8266 else machine.WDT(timeout=WATCHDOG_MS)
+        self._watchdog = machine.WDT() if ESP8266 else machine.WDT(timeout=_WATCHDOG_MS)
         try:
             os.mkdir(self.outbox_folder)
         except OSError:
@@ -119,14 +120,14 @@ class Hal:
 
     def kept_unix_ms(self):
         """The time, where the RTC kept it over a deep sleep."""
-        if machine.reset_cause() != machine.DEEPSLEEP_RESET or time.time() < RTC_SET_ABOVE_S:
+        if machine.reset_cause() != machine.DEEPSLEEP_RESET or time.time() < _RTC_SET_ABOVE_S:
             return None
-        return (time.time() + EPOCH_2000_S) * 1000
+        return (time.time() + _EPOCH_2000_S) * 1000
 
     def keep_unix_ms(self, unix_ms):
         if unix_ms is not None:
             year, month, day, hour, minute, second, weekday, _ = time.gmtime(
-                unix_ms // 1000 - EPOCH_2000_S
+                unix_ms // 1000 - _EPOCH_2000_S
             )
             machine.RTC().datetime((year, month, day, weekday, hour, minute, second, 0))
 
@@ -138,7 +139,7 @@ class Hal:
             return True
         now_ms = self.up_ms()
         if self._account is not None and now_ms >= self._link_try_at_ms:
-            self._link_try_at_ms = now_ms + LINK_TRIES_MS
+            self._link_try_at_ms = now_ms + _LINK_TRIES_MS
             try:
                 self._wlan.connect(self._account.ssid, self._account.password)
             except OSError:

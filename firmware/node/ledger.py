@@ -4,8 +4,10 @@ A command is written down before it runs, together with the relays' new states: 
 goes, it ran once or not at all, and the relays come back as it left them.
 """
 
-MOST_KEPT = 8  # answers that can be repeated; older commands are known by their number
-MAX_REASON = 60
+from micropython import const
+
+_MOST_KEPT = const(8)  # answers that can be repeated; older commands are known by their number
+_MAX_REASON = const(60)
 
 
 class Ran:
@@ -49,7 +51,7 @@ class Ledger:
         Raises OSError when the flash refuses: then it must not run.
         """
         before = (self._ran, self._last_seq, self.relays)
-        self._ran = self._ran[1 - MOST_KEPT :] + [Ran(command_id, seq, outcome, None)]
+        self._ran = self._ran[1 - _MOST_KEPT :] + [Ran(command_id, seq, outcome, None)]
         self._last_seq = seq
         if relays is not None:
             self.relays = relays
@@ -58,7 +60,7 @@ class Ledger:
     def finish(self, command_id, outcome, reason):
         one = self.find(command_id)
         if one is not None:
-            one.outcome, one.reason = outcome, reason and reason[:MAX_REASON]
+            one.outcome, one.reason = outcome, reason and reason[:_MAX_REASON]
             self._write((self._ran, self._last_seq, self.relays))
 
     def keep_relays(self, relays):

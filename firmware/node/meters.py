@@ -1,5 +1,6 @@
 """The PZEMs on a serial line: read in turn, reset or given an address when told. Never waits."""
 
+from micropython import const
 from node.modbus import BadFrame
 from node.pzem004t import (
     Bus,
@@ -10,8 +11,10 @@ from node.pzem004t import (
     set_address_request,
 )
 
-TRIES = 2
-RESET, READ, MOVE = "reset", "read", "move"
+_TRIES = const(2)
+_RESET = const("reset")
+_READ = const("read")
+_MOVE = const("move")
 
 
 class Meters:
@@ -42,14 +45,14 @@ class Meters:
             return False
         self._round = True
         self._found = []
-        self._queue.extend([(READ, address, TRIES) for address in sorted(self._named)])
+        self._queue.extend([(_READ, address, _TRIES) for address in sorted(self._named)])
         return True
 
     def reset_energy(self, channel):
         """False where no meter has this channel; None means the only one."""
         for address, name in self._named.items():
             if name == channel or (channel is None and len(self._named) == 1):
-                self._queue.insert(0, (RESET, address, 1))
+                self._queue.insert(0, (_RESET, address, 1))
                 return True
         return False
 
@@ -60,7 +63,7 @@ class Meters:
         """
         set_address_request(old, new)
         self._new_address = new
-        self._queue.insert(0, (MOVE, old, 1))
+        self._queue.insert(0, (_MOVE, old, 1))
 
     def result(self):
         """Once: (done, why not) of a reset or a new address that is over."""
@@ -84,7 +87,7 @@ class Meters:
             frame = self._bus.step(now_ms)
             if frame is None:
                 return None
-            if what == READ:
+            if what == _READ:
                 found = measurement(frame, address)
                 if address in self._named:
                     self._found.append((self._named[address], found))
@@ -96,7 +99,7 @@ class Meters:
             self._fault(address, str(error))
             if tries > 1:
                 self._queue.insert(0, (what, address, tries - 1))
-            elif what != READ:
+            elif what != _READ:
                 self._result = (False, str(error))
         self._current = None
         return None
@@ -104,9 +107,9 @@ class Meters:
     def _ask(self, job, now_ms):
         what, address, _ = job
         self._current = job
-        if what == READ:
+        if what == _READ:
             self._asked = read_request(address)
-        elif what == RESET:
+        elif what == _RESET:
             self._asked = reset_energy_request(address)
         else:
             self._asked = set_address_request(address, self._new_address)

@@ -1,7 +1,7 @@
-"""Giving a PZEM another address on its bus. Imported when it is asked for, which is seldom."""
+"""Giving a PZEM another address on its bus. Asked for seldom."""
 
 from node.command import Refused
-from node.configuration import checked
+from node.seldom import seldom
 
 
 def begin(meters, named, parameters):
@@ -22,7 +22,7 @@ def begin(meters, named, parameters):
     if str(new) in after:
         raise Refused("the address %r is another meter's" % (new,))
     after[str(new)] = channel
-    checked({"meters": after})
+    seldom("settings").checked({"meters": after})
     try:
         meters.set_address(old, new)
     except ValueError as error:

@@ -8,6 +8,7 @@ out is dropped, and the next one comes after a back-off with full jitter. Two ki
 - others are given to `say`, which keeps the last few until their PUBACK, over reconnects.
 """
 
+from micropython import const
 from node import mqtt_packets as packets
 from node.mqtt_packets import BadPacket
 from node.stream import Broken
@@ -15,12 +16,12 @@ from node.stream import Broken
 CONNECT_WITHIN_MS = 20_000  # name, TCP, TLS and CONNACK together
 ANSWER_WITHIN_MS = 15_000  # SUBACK, PINGRESP, the next PUBACK
 WRITE_WITHIN_MS = 15_000  # what waits in the buffer moves
-STEADY_MS = 30_000  # a connection that lasted so long resets the back-off
-OUTGOING_BYTES = 2048
-CONTROL_BYTES = 128  # of them kept free for PUBACKs and pings
+_STEADY_MS = const(30_000)  # a connection that lasted so long resets the back-off
+_OUTGOING_BYTES = const(2048)
+_CONTROL_BYTES = const(128)  # of them kept free for PUBACKs and pings
 INCOMING_BYTES = 10_240  # an update's manifest is the largest that comes
 MOST_SAID = 16
-MOST_OPEN = 200  # messages of the outbox under way; their packet ids follow each other
+_MOST_OPEN = const(200)  # messages of the outbox under way; their packet ids follow each other
 FIRST_OWN_ID = 60_001  # below are the caller's packet ids
 
 
@@ -52,9 +53,8 @@ class Client:
         self._log = log
         self._keepalive_s = keepalive_s
         self._reader = packets.Reader(INCOMING_BYTES)
-        self._out = memoryview(
-            bytearray(OUTGOING_BYTES)
-        )  # a buffer that grew would cut the heap up
+        # A buffer that grew would cut the heap up.
+        self._out = memoryview(bytearray(_OUTGOING_BYTES))
         self._out_bytes = 0
         self._said = []  # Said, until their PUBACK
         self._next_id = FIRST_OWN_ID
@@ -67,7 +67,7 @@ class Client:
         self.connections = 0
         self.dropped = 0  # of what was said, for want of room
         self.refused = 0  # packets too large for us
-        self._open = bytearray(MOST_OPEN)  # by packet id: 1 while a PUBACK is due
+        self._open = bytearray(_MOST_OPEN)  # by packet id: 1 while a PUBACK is due
         self.unconfirmed = 0  # messages of the outbox that wait for a PUBACK
 
     @property
@@ -87,7 +87,7 @@ class Client:
             return False
         if not self.unconfirmed:
             self._puback_from_ms = self._now_ms
-        slot = packet_id % MOST_OPEN
+        slot = packet_id % _MOST_OPEN
         self.unconfirmed += 1 - self._open[slot]
         self._open[slot] = 1
         self._send(packets.publish(topic, payload, packet_id, again))
@@ -122,12 +122,12 @@ class Client:
                 )
 
     def _has_room(self, topic, payload):
-        size = self._out_bytes + len(topic) + len(payload) + CONTROL_BYTES
-        return self.up and size <= OUTGOING_BYTES
+        size = self._out_bytes + len(topic) + len(payload) + _CONTROL_BYTES
+        return self.up and size <= _OUTGOING_BYTES
 
     def _send(self, packet):
         end = self._out_bytes + len(packet)
-        if end > OUTGOING_BYTES:
+        if end > _OUTGOING_BYTES:
             raise Broken("what is sent is not taken")
         if not self._out_bytes:
             self._write_from_ms = self._now_ms
@@ -179,13 +179,13 @@ class Client:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-        if self.up and now_ms - self._up_from_ms >= STEADY_MS:
+        if self.up and now_ms - self._up_from_ms >= _STEADY_MS:
             self._backoff.reset()
         wait_ms = self._backoff.next_ms()
         self._try_at_ms = now_ms + wait_ms
         self._out_bytes = 0
         self.unconfirmed = 0
-        for slot in range(MOST_OPEN):
+        for slot in range(_MOST_OPEN):
             self._open[slot] = 0
         self.up = False
         if why is not None:
@@ -279,7 +279,7 @@ class Client:
 
     def _take_puback(self, packet_id):
         if packet_id < FIRST_OWN_ID:
-            slot = packet_id % MOST_OPEN
+            slot = packet_id % _MOST_OPEN
             self.unconfirmed -= self._open[slot]
             self._open[slot] = 0
             self._puback_from_ms = self._now_ms

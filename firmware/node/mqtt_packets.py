@@ -1,5 +1,7 @@
 """MQTT 3.1.1 packets, made and taken apart, with a bound on every length. Pure."""
 
+from micropython import const
+
 CONNACK, PUBLISH, PUBACK, SUBACK, PINGRESP = 0x20, 0x30, 0x40, 0x90, 0xD0
 PINGREQ = b"\xc0\x00"
 DISCONNECT = b"\xe0\x00"
@@ -68,7 +70,7 @@ def packet_id_of(body):
 SMALL_BYTES = 2560  # an update of 80 KB; more is there only while the heap is not cut up
 
 
-COPIED_BYTES = 512
+_COPIED_BYTES = const(512)
 
 
 class Publish:
@@ -108,7 +110,7 @@ def read_publish(first, body, length):
     payload = None
     if len(body) == length:
         payload = body[behind:]
-        if length <= COPIED_BYTES:
+        if length <= _COPIED_BYTES:
             payload = bytes(payload)
     return Publish(
         topic,

@@ -3,6 +3,7 @@
 import gc
 import json
 
+from micropython import const
 from node import bodies
 from node.backoff import Backoff
 from node.command import Refused
@@ -14,18 +15,19 @@ from node.meters import Meters
 from node.mqtt_client import Client
 from node.outbox import SEGMENT_BYTES, TIMELESS, UNIX, UPTIME, Outbox
 from node.relays import Relays, WallSwitch, relay_name
+from node.seldom import seldom
 from node.store import Store
 from node.stream import Stream, tls_context
 from node.time_source import TimeSource
 from node.wall_clock import WallClock
 
 VERSION = "1.0.0"  # of the built-in application; an image has the one that was signed
-BUSY_WAIT_MS = 10
-IDLE_WAIT_MS = 1_000
-SWITCH_WAIT_MS = 20
-MOST_PENDING = 60  # readings that a full flash has not taken
-RESTART_WITHIN_MS = 3_000  # of a reboot command; its answer is on the way
-AWAKE_AT_MOST_MS = 30_000  # to deliver, when there is deep sleep
+_BUSY_WAIT_MS = const(10)
+_IDLE_WAIT_MS = const(1_000)
+_SWITCH_WAIT_MS = const(20)
+_MOST_PENDING = const(60)  # readings that a full flash has not taken
+_RESTART_WITHIN_MS = const(3_000)  # of a reboot command; its answer is on the way
+_AWAKE_AT_MOST_MS = const(30_000)  # to deliver, when there is deep sleep
 
 
 class Node:
@@ -113,10 +115,10 @@ class Node:
 
     def _wait_ms(self, now_ms):
         if self._meters.busy or self._client.has_to_write:
-            return BUSY_WAIT_MS
+            return _BUSY_WAIT_MS
         if self._switches:
-            return SWITCH_WAIT_MS
-        return max(0, min(IDLE_WAIT_MS, self._read_at_ms - now_ms))
+            return _SWITCH_WAIT_MS
+        return max(0, min(_IDLE_WAIT_MS, self._read_at_ms - now_ms))
 
     # ---- measuring ----
 
@@ -158,7 +160,7 @@ class Node:
     def _write(self):
         written = self._outbox.append(self._pending)
         self._pending = self._pending[written:]
-        if len(self._pending) > MOST_PENDING:
+        if len(self._pending) > _MOST_PENDING:
             self.lost += 1
             self._pending.pop(0)
             self._log("reading_lost", lost=self.lost)
@@ -259,13 +261,13 @@ class Node:
             self._log("time", source="server")
         if not isinstance(seq, int) or not self._delivery.acknowledged(boot, seq, now_ms):
             self._log("foreign_ack")
-        elif self._updating is not None:
+        elif self._updating is not None and self._delivery.is_own(seq):
             self._updating.confirm()
 
     # ---- commands ----
 
     def _reboot(self, _command):
-        self._restart_at_ms = self._hal.up_ms() + RESTART_WITHIN_MS
+        self._restart_at_ms = self._hal.up_ms() + _RESTART_WITHIN_MS
         return True
 
     def _configure(self, command):
@@ -279,10 +281,7 @@ class Node:
         said = command.parameters
         if "to_address" in said:
             self._refuse_busy_meters()
-            gc.collect()  # reading the module's source takes a tenth of a small node's memory
-            from node.moving import begin
-
-            named = begin(self._meters, self._config["meters"], said)
+            named = seldom("moving").begin(self._meters, self._config["meters"], said)
             self._at_meter = (command.command_id, named)
             return False
         if set(said) != {"gain_permille"}:
@@ -317,7 +316,7 @@ class Node:
     def _update(self, command):
         unix_ms = self._clock.unix_ms(self._hal.up_ms())
         self._updating.take(command.command_id, command.payload, unix_ms)
-        self._restart_at_ms = self._hal.up_ms() + RESTART_WITHIN_MS
+        self._restart_at_ms = self._hal.up_ms() + _RESTART_WITHIN_MS
         return False
 
     def _look_after_update(self, now_ms):
@@ -352,7 +351,7 @@ class Node:
         delivered = self._outbox.waiting < self._config["batch"] or (
             self._client.up and self._delivery.idle and self._client.all_said
         )
-        if measured and (delivered or now_ms - self._sleep_from_ms >= AWAKE_AT_MOST_MS):
+        if measured and (delivered or now_ms - self._sleep_from_ms >= _AWAKE_AT_MOST_MS):
             self._write()
             self._client.close(now_ms)
             self._hal.keep_unix_ms(self._clock.unix_ms(now_ms))

@@ -10,12 +10,13 @@ again; the database knows them by their time.
 
 import os
 
+from micropython import const
 from node import segment
 from node.segment import CLOCK, TIMELESS, UNIX, UPTIME
 
 SEGMENT_BYTES = 8192  # two blocks of the flash
-MAX_CYCLES = 64  # power cycles without a clock whose end is remembered
-POWER_OFF_MS = 1000  # how long a node is taken to be off between two cycles without a clock
+_MAX_CYCLES = const(64)  # power cycles without a clock whose end is remembered
+_POWER_OFF_MS = const(1000)  # how long a node is taken to be off between two cycles without a clock
 
 
 class Message:
@@ -130,7 +131,7 @@ class Outbox:
                 later_ms = 0
                 for other, end_ms in self._ends.items():
                     if cycle <= other < self.cycle:
-                        later_ms += end_ms + POWER_OFF_MS
+                        later_ms += end_ms + _POWER_OFF_MS
                 self._keep_clock(cycle, started_ms - later_ms)
         if self.cycle in self._ends:
             self._keep_clock(self.cycle, started_ms)
@@ -311,11 +312,11 @@ class Outbox:
         if kind == CLOCK:
             self._clocks[cycle] = at_ms
             self._ends.pop(cycle, None)
-            if len(self._clocks) > MAX_CYCLES:
+            if len(self._clocks) > _MAX_CYCLES:
                 del self._clocks[min(self._clocks)]
         elif kind == UPTIME and cycle not in self._clocks:
             self._ends[cycle] = at_ms
-            if len(self._ends) > MAX_CYCLES:
+            if len(self._ends) > _MAX_CYCLES:
                 del self._ends[min(self._ends)]
         self.cycle = max(self.cycle, cycle + 1)
 

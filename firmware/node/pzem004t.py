@@ -5,17 +5,21 @@ numbers in the meter's own steps: a board's floats have 24 bits.
 Source: the maker's register table; frames checked against captures (tests/firmware).
 """
 
+from micropython import const
 from node.modbus import BadFrame, refuse_unsound, request
 
 GENERAL_ADDRESS = 0xF8  # whoever is alone on the bus answers to it
-FIRST_ADDRESS, LAST_ADDRESS = 0x01, 0xF7
+_FIRST_ADDRESS = const(0x01)
+_LAST_ADDRESS = const(0xF7)
 
-_READ, _WRITE, _RESET = 0x04, 0x06, 0x42
-_REGISTERS = 10
-_MEASUREMENT_BYTES = 5 + 2 * _REGISTERS
-_ADDRESS_REGISTER = 0x0002
-REPLY_WITHIN_MS = 400  # a read takes 107 to 126 ms
-EXCEPTION_BYTES = 5
+_READ = const(0x04)
+_WRITE = const(0x06)
+_RESET = const(0x42)
+_REGISTERS = const(10)
+_MEASUREMENT_BYTES = const(5 + 2 * _REGISTERS)
+_ADDRESS_REGISTER = const(0x0002)
+_REPLY_WITHIN_MS = const(400)  # a read takes 107 to 126 ms
+_EXCEPTION_BYTES = const(5)
 
 
 def read_request(address):
@@ -28,7 +32,7 @@ def reset_energy_request(address):
 
 def set_address_request(address, new):
     """Raises ValueError for an address that no meter may have."""
-    if not FIRST_ADDRESS <= new <= LAST_ADDRESS:
+    if not _FIRST_ADDRESS <= new <= _LAST_ADDRESS:
         raise ValueError("address %r is not 1 to 247" % new)
     return request(address, _WRITE, _ADDRESS_REGISTER, new)
 
@@ -60,7 +64,7 @@ def measurement(frame, address):
 
 
 def expected_bytes(asked):
-    """Length of the reply to a request; an exception has EXCEPTION_BYTES."""
+    """Length of the reply to a request; an exception has _EXCEPTION_BYTES."""
     return {_READ: _MEASUREMENT_BYTES, _RESET: 4, _WRITE: 8}[asked[1]]
 
 
@@ -93,7 +97,7 @@ class Bus:
             pass
         self._got = bytearray()
         self._asked = asked
-        self._until_ms = now_ms + REPLY_WITHIN_MS
+        self._until_ms = now_ms + _REPLY_WITHIN_MS
         self._serial.write(asked)
 
     def step(self, now_ms):
@@ -112,11 +116,11 @@ class Bus:
         if len(got) > expected:
             self._asked = None
             raise BadFrame("%d bytes came where %d were due" % (len(got), expected))
-        is_exception = len(got) == EXCEPTION_BYTES and got[1] == asked[1] | 0x80
+        is_exception = len(got) == _EXCEPTION_BYTES and got[1] == asked[1] | 0x80
         if len(got) == expected or is_exception:
             self._asked = None
             return bytes(got)
         if now_ms >= self._until_ms:
             self._asked = None
-            raise BadFrame("%d of %d bytes within %d ms" % (len(got), expected, REPLY_WITHIN_MS))
+            raise BadFrame("%d of %d bytes within %d ms" % (len(got), expected, _REPLY_WITHIN_MS))
         return None

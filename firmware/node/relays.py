@@ -1,9 +1,11 @@
 """Relays by name, what they do at power-on, and the wall switches beside them."""
 
+from micropython import const
+
 LAST, ON, OFF = "last", "on", "off"
 POWER_ON = (LAST, ON, OFF)
 DEBOUNCE_MS = 40
-PREFIXES = ("relay:", "switch:")
+_PREFIXES = const(("relay:", "switch:"))
 
 
 def relay_name(index):
@@ -15,7 +17,7 @@ def relay_index(name, count):
     if name is None:
         return 0 if count else None
     if isinstance(name, str):
-        for prefix in PREFIXES:
+        for prefix in _PREFIXES:
             if name.startswith(prefix):
                 name = name[len(prefix) :]
         if not name.isdigit() or len(name) > 2:

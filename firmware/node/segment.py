@@ -6,19 +6,21 @@ A cut at any byte leaves a sound beginning: reading ends at the first record tha
 import struct
 from binascii import crc32
 
+from micropython import const
+
 UNIX = 0  # `at_ms` is Unix time
 UPTIME = 1  # `at_ms` counts from the start of the power cycle `cycle`
 CLOCK = 2  # no message: the power cycle `cycle` started at the Unix time `at_ms`
 TIMELESS = 3  # a message that needs no time
 
-MAX_BODY_BYTES = 1024
+_MAX_BODY_BYTES = const(1024)
 HEADER_BYTES = 20
 OVERHEAD_BYTES = 17  # of a record, beside its body
 
-_MAGIC = b"MSO1"
-_HEADER = ">4s4sII"  # magic, boot, base_seq, dropped
-_RECORD = ">HBHq"  # length of the body, kind, cycle, at_ms
-_RECORD_BYTES = 13
+_MAGIC = const(b"MSO1")
+_HEADER = const(">4s4sII")  # magic, boot, base_seq, dropped
+_RECORD = const(">HBHq")  # length of the body, kind, cycle, at_ms
+_RECORD_BYTES = const(13)
 
 
 class Header:
@@ -35,8 +37,8 @@ def packed_header(header):
 
 def packed_record(kind, cycle, at_ms, body):
     """Raises ValueError for a body that is too long."""
-    if len(body) > MAX_BODY_BYTES:
-        raise ValueError("a body of %d bytes; at most %d" % (len(body), MAX_BODY_BYTES))
+    if len(body) > _MAX_BODY_BYTES:
+        raise ValueError("a body of %d bytes; at most %d" % (len(body), _MAX_BODY_BYTES))
     head = struct.pack(_RECORD, len(body), kind, cycle, at_ms)
     return head + body + struct.pack(">I", crc32(body, crc32(head)))
 
@@ -59,7 +61,7 @@ def read_record(file):
     if len(head) < _RECORD_BYTES:
         return None
     length, kind, cycle, at_ms = struct.unpack(_RECORD, head)
-    if length > MAX_BODY_BYTES:
+    if length > _MAX_BODY_BYTES:
         return None
     rest = file.read(length + 4)
     if len(rest) < length + 4:

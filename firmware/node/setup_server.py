@@ -3,11 +3,12 @@
 import socket
 import time
 
+from micropython import const
 from node import setup_page
 from node.account import Account, BadAccount
 from node.setup_page import BadRequest
 
-REQUEST_WITHIN_S = 10
+_REQUEST_WITHIN_S = const(10)
 GREETING = "Give the node its network and its account."
 
 
@@ -59,7 +60,7 @@ def _serve_one(client, store, wifi):
 
 def _request(client):
     data = b""
-    until = time.time() + REQUEST_WITHIN_S
+    until = time.time() + _REQUEST_WITHIN_S
     while not data or not setup_page.complete(data):
         if time.time() >= until:
             raise BadRequest(408, "too slow")

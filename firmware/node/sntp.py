@@ -2,9 +2,11 @@
 
 import struct
 
+from micropython import const
+
 PORT = 123
-PACKET_BYTES = 48
-_SECONDS_1900_TO_1970 = 2_208_988_800
+_PACKET_BYTES = const(48)
+_SECONDS_1900_TO_1970 = const(2_208_988_800)
 
 
 class BadTime(Exception):
@@ -18,7 +20,7 @@ def question(nonce):
 
 def unix_ms(answer, nonce, waited_ms):
     """Unix time now, in ms, of an answer that took `waited_ms`. Raises BadTime."""
-    if len(answer) < PACKET_BYTES:
+    if len(answer) < _PACKET_BYTES:
         raise BadTime("%d bytes are no answer" % len(answer))
     if answer[0] & 7 != 4:
         raise BadTime("mode %d is no server's" % (answer[0] & 7))

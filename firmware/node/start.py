@@ -17,7 +17,7 @@ def start(hal, updating=None):
     """Run for ever. Raises BadAccount where the node was never set up."""
     account = Account(Store(hal.flash + "/account").read())
     gc.collect()
-    gc.threshold(gc.mem_free() // 4 + gc.mem_alloc())
+    gc.threshold(gc.mem_free() // 4)  # often: what stays then lies close together
     node = Node(hal, account, updating)
     hal.log("started", memory_bytes=hal.memory_bytes())
     node.run()

@@ -9,8 +9,10 @@ import os
 import struct
 from binascii import crc32
 
-_HEAD = ">II"  # number, checksum of number and text
-MAX_BYTES = 16_384
+from micropython import const
+
+_HEAD = const(">II")  # number, checksum of number and text
+_MAX_BYTES = const(16_384)
 
 
 class Store:
@@ -48,7 +50,7 @@ def _sound(path):
     try:
         size = os.stat(path)[6]
         with open(path, "rb") as file:
-            data = file.read(min(size, MAX_BYTES))  # read(n) takes n bytes of memory at once
+            data = file.read(min(size, _MAX_BYTES))  # read(n) takes n bytes of memory at once
     except OSError:
         return 0, None
     if len(data) < 8:

@@ -7,13 +7,15 @@ seconds, and the watchdog's time is longer.
 import select
 import socket
 
+from micropython import const
+
 try:
     import ssl
 except ImportError:
     import tls as ssl  # Debian's unix port: what `ssl` is made of, without names for arguments
 
-_IN_PROGRESS = (115, 119, 11)  # EINPROGRESS on Linux and lwIP, EAGAIN
-_AGAIN = (11, -26880, -26752)  # EAGAIN, and mbedTLS's "want read" and "want write"
+_IN_PROGRESS = const((115, 119, 11))  # EINPROGRESS on Linux and lwIP, EAGAIN
+_AGAIN = const((11, -26880, -26752))  # EAGAIN, and mbedTLS's "want read" and "want write"
 
 
 class Broken(Exception):

@@ -2,11 +2,12 @@
 
 import socket
 
+from micropython import const
 from node import sntp
 from node.backoff import Backoff
 
-ANSWER_WITHIN_MS = 5_000
-REFRESH_MS = 21_600_000
+_ANSWER_WITHIN_MS = const(5_000)
+_REFRESH_MS = const(21_600_000)
 
 
 class TimeSource:
@@ -33,7 +34,7 @@ class TimeSource:
     def _ask(self, now_ms):
         self._nonce = self._random_bytes(8)
         self._asked_at_ms = now_ms
-        self._ask_at_ms = now_ms + ANSWER_WITHIN_MS
+        self._ask_at_ms = now_ms + _ANSWER_WITHIN_MS
         try:
             family, _, _, _, address = socket.getaddrinfo(
                 self._host, self._port, 0, socket.SOCK_DGRAM
@@ -56,11 +57,11 @@ class TimeSource:
                     raise sntp.BadTime("a time that cannot be")
                 self._close()
                 self._backoff.reset()
-                self._ask_at_ms = now_ms + REFRESH_MS
+                self._ask_at_ms = now_ms + _REFRESH_MS
                 self._log("time", source="ntp")
             except sntp.BadTime as error:
                 self._fail(now_ms, str(error))
-        elif now_ms - self._asked_at_ms >= ANSWER_WITHIN_MS:
+        elif now_ms - self._asked_at_ms >= _ANSWER_WITHIN_MS:
             self._fail(now_ms, "no answer")
 
     def _fail(self, now_ms, why):

@@ -1,18 +1,15 @@
 """Signed updates beside the node: there is memory for one of the two at a time.
 
-An `ota` command is put down and the node restarts; `run_update` then has the memory to itself:
-it verifies, downloads and stages (`ota`), and restarts again into the new image, or into the
+An `ota` command is put down and the node restarts; `update` then has the memory to itself: it
+verifies, downloads and stages (`ota`), and restarts again into the new image, or into the
 old one with the reason. Meters count on meanwhile. The node says what became of it.
 """
 
-import json
-
+from micropython import const
 from node.store import Store
 
-COMMAND = "command"  # the file that holds it, as it came
-HEALTHY_WITHIN_MS = 600_000
-GIVE_UP_MS = 3_600_000
-RETRY_MS = 5_000
+COMMAND = const("command")  # the file that holds it, as it came
+HEALTHY_WITHIN_MS = const(600_000)
 
 
 class Updating:
@@ -87,51 +84,10 @@ def update_or_start(hal, files):
     """Do the update that was put down, which ends in a restart; without one, run for ever."""
     job, store = waiting_job(hal.flash)
     if job is not None:
+        from node.update import run_update
         from ota.http import fetch
 
         run_update(hal, files, job, store, fetch)
     from node.start import start
 
     start(hal, Updating(files, store))
-
-
-def run_update(hal, files, job, store, fetch):
-    """Do the update, or find out why not; then restart."""
-    from ota.errors import Refused
-    from ota.updates import Updates
-
-    updates = Updates(files, hal.device, fetch, hal.feed)
-    answer = {"command_id": job["command_id"], "outcome": "failed"}
-
-    def now_s():
-        return (job["unix_ms"] + hal.up_ms()) // 1000
-
-    try:
-        command = json.loads(files.read(COMMAND, 0, files.size(COMMAND)))
-        updates.command(command["parameters"], job["command_id"], now_s())
-        command = None  # its memory is needed
-        while _fetch_some(hal, updates, now_s):
-            if hal.up_ms() > GIVE_UP_MS:
-                raise Refused("damaged", "not downloaded within an hour")
-        store.write({})
-    except Refused as error:
-        if updates.report() is not None:
-            updates.reported()  # it says the same in fewer words
-        answer["reason"] = "%s: %s" % (error.reason, error.detail)
-        store.write({"answer": answer})
-    except Exception as error:  # or every start would begin it again, and the node never measure
-        answer["reason"] = "%s: %s" % (type(error).__name__, error)
-        store.write({"answer": answer})
-    hal.log("update_over", ready=updates.ready, why=answer.get("reason"))
-    hal.reset()
-
-
-def _fetch_some(hal, updates, now_s):
-    hal.feed()
-    try:
-        if hal.link_up():
-            return updates.step(now_s())
-    except OSError:
-        pass  # better the next time
-    hal.pause(RETRY_MS)
-    return True

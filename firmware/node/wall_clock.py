@@ -3,9 +3,11 @@
 All instants are whole milliseconds: Unix time (`…_unix_ms`) or since the start (`…_up_ms`).
 """
 
-EARLIEST_UNIX_MS = 1_735_689_600_000  # 2025-01-01: no clock of ours is behind it
-LATEST_UNIX_MS = 4_102_444_800_000  # 2100-01-01
-STEP_MS = 2_000  # a smaller step back is waited out, so that no instant comes twice
+from micropython import const
+
+_EARLIEST_UNIX_MS = const(1_735_689_600_000)  # 2025-01-01: no clock of ours is behind it
+_LATEST_UNIX_MS = const(4_102_444_800_000)  # 2100-01-01
+_STEP_MS = const(2_000)  # a smaller step back is waited out, so that no instant comes twice
 NTP_HOLDS_MS = 86_400_000  # the server's word is not asked for so long after NTP's
 
 
@@ -32,13 +34,13 @@ class WallClock:
         return True
 
     def set_by_server(self, unix_ms, now_up_ms):
-        """As `set_by_ntp`; but NTP's word counts for a day, and no difference below STEP_MS."""
+        """As `set_by_ntp`; but NTP's word counts for a day, and no difference below _STEP_MS."""
         if not _is_plausible(unix_ms):
             return False
         if self._ntp_up_ms is not None and now_up_ms - self._ntp_up_ms < NTP_HOLDS_MS:
             return False
         started = unix_ms - now_up_ms
-        if self.known and abs(started - self._started_unix_ms) < STEP_MS:
+        if self.known and abs(started - self._started_unix_ms) < _STEP_MS:
             return False
         self._started_unix_ms = started
         return True
@@ -52,11 +54,11 @@ class WallClock:
         unix_ms = self.unix_ms(now_up_ms)
         if unix_ms is None:
             return None
-        if self._last_unix_ms - STEP_MS < unix_ms <= self._last_unix_ms:
+        if self._last_unix_ms - _STEP_MS < unix_ms <= self._last_unix_ms:
             unix_ms = self._last_unix_ms + 1
         self._last_unix_ms = unix_ms
         return unix_ms
 
 
 def _is_plausible(unix_ms):
-    return isinstance(unix_ms, int) and EARLIEST_UNIX_MS <= unix_ms <= LATEST_UNIX_MS
+    return isinstance(unix_ms, int) and _EARLIEST_UNIX_MS <= unix_ms <= _LATEST_UNIX_MS

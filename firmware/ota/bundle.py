@@ -6,11 +6,15 @@ path, its size (4); then the files, one after the other.
 
 import io
 
-_MAGIC = b"MSB1"
-_HEAD_BYTES = 6
-_MOST_FILES = 256
-_IS_DIRECTORY, _IS_FILE = 0x4000, 0x8000
-_CLOSE, _BUFFER_BYTES = 4, 11  # requests of `ioctl`
+from micropython import const
+
+_MAGIC = const(b"MSB1")
+_HEAD_BYTES = const(6)
+_MOST_FILES = const(256)
+_IS_DIRECTORY = const(0x4000)
+_IS_FILE = const(0x8000)
+_CLOSE = const(4)
+_BUFFER_BYTES = const(11)  # requests of `ioctl`
 
 
 class BadBundle(Exception):

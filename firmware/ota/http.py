@@ -6,7 +6,9 @@ The image is signed, so plain HTTP is enough where a board has no memory for a s
 import socket
 import time
 
-_LONGEST_HEAD = 2048
+from micropython import const
+
+_LONGEST_HEAD = const(2048)
 
 
 def plain(host, port, timeout_s):

@@ -1,7 +1,10 @@
 """Starts what `boot.choose` chose: the bundle's modules come before the built-in ones."""
 
 import gc
+import os
 import sys
+
+from micropython import const
 
 from ota import forget
 from ota.boot import choose
@@ -9,16 +12,20 @@ from ota.bundle import BadBundle, BundleFiles
 from ota.flash import Files
 from ota.state import State, image_name
 
-APPLICATION = "/app"
-IMPORT_GARBAGE_BYTES = 2048  # collected that often, what imports throw away leaves no holes
+_APPLICATION = const("/app")
+_IMPORT_GARBAGE_BYTES = const(2048)  # collected that often, what imports throw away leaves no holes
 
 
 def mounted_application(folder):
     """Choose and mount, and make room for what was chosen; the images in `folder`, as Files."""
+    try:
+        os.mkdir(folder)
+    except OSError:
+        pass  # it is there
     files = Files(folder)
     mount_application(files)
     forget()
-    gc.threshold(IMPORT_GARBAGE_BYTES)
+    gc.threshold(_IMPORT_GARBAGE_BYTES)
     return files
 
 
@@ -40,6 +47,6 @@ def mount_application(files):
             state.roll_back("malformed")
             return mount_application(files)
         return None, False
-    vfs.mount(bundle, APPLICATION)
-    sys.path.insert(0, APPLICATION)
+    vfs.mount(bundle, _APPLICATION)
+    sys.path.insert(0, _APPLICATION)
     return slot, trial

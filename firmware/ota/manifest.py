@@ -1,10 +1,13 @@
 """What is said of an image, and whether this node may take it."""
 
+from micropython import const
+
 from ota.errors import Refused
 from ota.trust import FIRMWARE, hex_bytes, opened
 
 BOOTLOADER = 1  # what a manifest's min_bootloader is held against
-LEAST_CHUNK, LARGEST_CHUNK = 64, 65_536
+_LEAST_CHUNK = const(64)
+_LARGEST_CHUNK = const(65_536)
 _WORDS = ("product", "hw_rev", "version", "sha256")
 _NUMBERS = ("security_counter", "size", "chunk_size", "created", "expires", "min_bootloader")
 
@@ -49,7 +52,7 @@ def _check_fields(manifest):
             raise Refused("malformed", "%s is no count" % name)
     size, chunk = manifest["size"], manifest["chunk_size"]
     hashes = manifest.get("chunk_hashes")
-    if not size or not LEAST_CHUNK <= chunk <= LARGEST_CHUNK:
+    if not size or not _LEAST_CHUNK <= chunk <= _LARGEST_CHUNK:
         raise Refused("malformed", "size or chunk_size cannot be")
     if not isinstance(hashes, list) or len(hashes) != -(-size // chunk):
         raise Refused("malformed", "there must be a hash for each chunk")

@@ -8,7 +8,9 @@ import json
 from binascii import hexlify
 from hashlib import sha256
 
-_LONGEST = 32_768
+from micropython import const
+
+_LONGEST = const(32_768)
 
 
 class Record:

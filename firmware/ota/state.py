@@ -3,11 +3,13 @@
 from binascii import hexlify
 from hashlib import sha256
 
+from micropython import const
+
 from ota.record import Record
 
 SLOTS = ("a", "b")
 TRIES = 3
-_READ_BYTES = 1024
+_READ_BYTES = const(1024)
 
 
 class State:

@@ -11,14 +11,16 @@ import json
 from binascii import hexlify, unhexlify
 from hashlib import sha256
 
+from micropython import const
+
 from ota.ed25519 import verify
 from ota.errors import Refused
 
 ROOT = b"meterstream root v1\n"
 FIRMWARE = b"meterstream firmware v1\n"
-LONGEST_PAYLOAD = 6144
-_MOST_SIGNATURES = 8
-_MOST_ROOTS = 8
+_LONGEST_PAYLOAD = const(6144)
+_MOST_SIGNATURES = const(8)
+_MOST_ROOTS = const(8)
 
 
 def opened(envelope, kind, role, tick=None):
@@ -29,7 +31,7 @@ def opened(envelope, kind, role, tick=None):
     if not isinstance(payload, str) or not isinstance(signatures, list):
         raise Refused("malformed", "the document needs payload and signatures")
     text = payload.encode()
-    if len(text) > LONGEST_PAYLOAD or len(signatures) > _MOST_SIGNATURES:
+    if len(text) > _LONGEST_PAYLOAD or len(signatures) > _MOST_SIGNATURES:
         raise Refused("too_large", "the document has %d bytes" % len(text))
     signed = set()
     for one in signatures:

@@ -3,6 +3,8 @@
 from binascii import hexlify
 from hashlib import sha256
 
+from micropython import const
+
 from ota.errors import Refused
 from ota.manifest import accepted, check_time
 from ota.record import Record
@@ -10,7 +12,7 @@ from ota.state import State, digest_of, image_name
 from ota.trust import checked_root, newest_root
 
 HEALTHY_WITHIN_S = 600
-_MOST_DAMAGED = 3  # times that one chunk may come damaged
+_MOST_DAMAGED = const(3)  # times that one chunk may come damaged
 
 
 class Updates:

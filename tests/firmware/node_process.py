@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infra.local.micropython import HEAP, micropython
+from infra.firmware_bundle import compiled
+from infra.local.micropython import micropython
 from infra.local.parts import Parts
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
@@ -25,10 +26,22 @@ def stored(document: object) -> bytes:
     return number + struct.pack(">I", zlib.crc32(text, zlib.crc32(number))) + text
 
 
+def freeze(folder: Path) -> Path:
+    """The firmware as bytecode in `folder`: nothing has to be compiled in a node's memory."""
+    sources = {
+        path.relative_to(FIRMWARE).as_posix(): path.read_bytes() for path in FIRMWARE.rglob("*.py")
+    }
+    for name, data in compiled(sources).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
 class NodeProcess:
     """A node whose flash is the folder `flash`. `start` may be called again after `kill`.
 
-    `module` is what it begins with, and `firmware` where it lies: sources, or bytecode.
+    `frozen` is what `freeze` made, and `module` what begins. The node finds it as `rom`: names of
+    files stay in its memory, and must not be longer on one machine than on another.
     """
 
     def __init__(
@@ -38,20 +51,15 @@ class NodeProcess:
         account: dict[str, object],
         config: dict[str, object],
         environment: dict[str, str],
-        firmware: Path = FIRMWARE,
+        frozen: Path,
         module: str = "node.start",
-        heap: str = HEAP,
     ) -> None:
-        self._heap = heap
         self._parts = parts
         self._module = module
         self.flash = flash
-        self._environment = {
-            **os.environ,
-            "MICROPYPATH": f"{firmware}:.frozen",
-            **environment,
-        }
+        self._environment = {**os.environ, "MICROPYPATH": "rom:.frozen", **environment}
         flash.mkdir(exist_ok=True)
+        (flash / "rom").symlink_to(frozen)
         (flash / "account.a").write_bytes(stored(account))
         (flash / "config.a").write_bytes(stored({"version": 1, "settings": config}))
         self._process: subprocess.Popen[bytes] | None = None
@@ -60,7 +68,7 @@ class NodeProcess:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                micropython(self._parts, "-m", self._module, heap=self._heap),
+                micropython(self._parts, "-m", self._module),
                 cwd=self.flash,
                 env=self._environment,
                 stdout=log,
@@ -68,10 +76,11 @@ class NodeProcess:
             )
 
     def kill(self) -> None:
-        """`kill -9`, wherever it is."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait(30)
+        """`kill -9`, wherever it is. Somebody else may start it again meanwhile."""
+        process = self._process
+        assert process is not None
+        process.send_signal(signal.SIGKILL)
+        process.wait(LONGEST_S)
 
     def end(self) -> None:
         if self.running:

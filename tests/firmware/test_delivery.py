@@ -172,3 +172,12 @@ def test_a_clamp_tells_the_power_of_an_assumed_voltage():
     assert measured([("clamp", clamp_values(2000, 4600))]) == (
         b'"channels":{"clamp":{"power_w":460.0,"current_a":2.000}}'
     )
+
+
+def test_only_what_was_written_since_the_start_proves_the_firmware_that_runs(tmp_path: Path):
+    """An acknowledgement may have waited at the broker since before an update."""
+    before = Bench(tmp_path, 3)
+    assert before.delivery.is_own(3) is False, "they were there when it started"
+    before.add(1)
+    assert before.delivery.is_own(3) is False
+    assert before.delivery.is_own(4) is True

@@ -24,11 +24,11 @@ def meter() -> Iterator[SimulatedPzem]:
 
 
 def test_a_node_that_sleeps_reads_writes_and_sleeps_again(
-    tmp_path: Path, parts: Parts, meter: SimulatedPzem
+    tmp_path: Path, parts: Parts, frozen: Path, meter: SimulatedPzem
 ):
     config = {"sleep_s": 60, "batch": 4, "ntp_host": ""}
     environment = {"NODE_METER": f"127.0.0.1:{meter.port}", "NODE_RELAYS": "0"}
-    node = NodeProcess(parts, tmp_path / "flash", ACCOUNT, config, environment)
+    node = NodeProcess(parts, tmp_path / "flash", ACCOUNT, config, environment, frozen)
     for _ in range(3):
         node.start()
         assert node.wait_exit() == 4, node.text()
@@ -43,8 +43,8 @@ def test_a_node_that_sleeps_reads_writes_and_sleeps_again(
     assert times == sorted(set(times))
 
 
-def test_a_node_that_was_never_set_up_says_so(tmp_path: Path, parts: Parts):
-    node = NodeProcess(parts, tmp_path / "flash", ACCOUNT, {}, {})
+def test_a_node_that_was_never_set_up_says_so(tmp_path: Path, parts: Parts, frozen: Path):
+    node = NodeProcess(parts, tmp_path / "flash", ACCOUNT, {}, {}, frozen)
     (tmp_path / "flash" / "account.a").write_bytes(b"junk")
     node.start()
     assert node.wait_exit() == 5

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from node import store as store_module
 from node.command import Command, Refused
 from node.commands import CLOCK_WITHIN_MS, Commands
-from node.configuration import Configuration, checked, defaults
+from node.configuration import Configuration
 from node.ledger import Ledger
 from node.relays import DEBOUNCE_MS, Relays, WallSwitch, relay_index
+from node.settings import checked, defaults
 from node.store import Store
 from node.wall_clock import WallClock
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from node_process import HEAP, LONGEST_S, NodeProcess
+from node_process import LONGEST_S, NodeProcess
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from simulated_pzem import SimulatedPzem
@@ -62,8 +62,9 @@ class TimeServer:
 class Bench:
     """The running stack, and a client that commands nodes and hears what they say."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, frozen: Path) -> None:
         self.stack = stack
+        self.frozen = frozen
         self.heard: list[tuple[str, bytes]] = []
         self._client = Client(
             CallbackAPIVersion.VERSION2, "bench", protocol=MQTTProtocolVersion.MQTTv5
@@ -109,12 +110,12 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory, frozen: Path) -> Iterator[Bench]:
     settings = StackSettings.free(tmp_path_factory.mktemp("node-stack"))
     programs = [*SERVERS, *(one for one in OWN if one.name in ("uplink", "worker"))]
     running = Stack(settings, programs)
     try:
-        one = Bench(start(settings, programs))
+        one = Bench(start(settings, programs), frozen)
         yield one
         one.close()
     finally:
@@ -152,8 +153,6 @@ class Made:
         folder: Path,
         meter: SimulatedPzem,
         ntp: str,
-        *,
-        heap: str = HEAP,
         **config: object,
     ) -> None:
         self.bench = bench
@@ -172,7 +171,7 @@ class Made:
         parts = locate(bench.stack.settings.parts_dir)
         settings = {"ntp_host": ntp, "interval_s": 1, "status_s": 10, **config}
         self.process = NodeProcess(
-            parts, folder / "flash", account, settings, environment, heap=heap
+            parts, folder / "flash", account, settings, environment, bench.frozen
         )
         NODES.append(self.process)
 
@@ -317,9 +316,7 @@ def test_without_ntp_the_connectors_acknowledgement_tells_the_time(
 def test_a_meter_is_given_another_address(
     bench: Bench, meter: SimulatedPzem, time_server: TimeServer, tmp_path: Path
 ) -> None:
-    """With 16 KB more: MicroPython compiles the part for it then, which boards have as bytecode."""
-    ntp = f"127.0.0.1:{time_server.port}"
-    node = Made(bench, tmp_path, meter, ntp, heap="136K")
+    node = Made(bench, tmp_path, meter, f"127.0.0.1:{time_server.port}")
     node.process.start()
     node.stored(1)
     addresses = {"from_address": 248, "to_address": 5}
@@ -338,7 +335,7 @@ def test_a_meter_is_given_another_address(
 def test_commands_run_once_and_what_is_wrong_is_refused_with_a_reason(
     bench: Bench, meter: SimulatedPzem, time_server: TimeServer, tmp_path: Path
 ) -> None:
-    node = Made(bench, tmp_path, meter, f"127.0.0.1:{time_server.port}", heap="128K")
+    node = Made(bench, tmp_path, meter, f"127.0.0.1:{time_server.port}")
     node.process.start()
     node.stored(1)
     assert node.process.driven() == [(0, False)]

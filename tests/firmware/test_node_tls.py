@@ -110,11 +110,11 @@ def authority() -> Authority:
     return Authority()
 
 
-def node_of(folder: Path, port: int, ca_pem: str) -> NodeProcess:
+def node_of(folder: Path, frozen: Path, port: int, ca_pem: str) -> NodeProcess:
     mqtt = {"host": "localhost", "port": port, "tls": True, "ca_pem": ca_pem}
     account = {"home": "h", "node": "n", "mqtt": mqtt}
     parts = locate(StackSettings().parts_dir)
-    return NodeProcess(parts, folder / "flash", account, {"ntp_host": ""}, {})
+    return NodeProcess(parts, folder / "flash", account, {"ntp_host": ""}, {}, frozen)
 
 
 @contextmanager
@@ -128,19 +128,19 @@ def running(node: NodeProcess, event: str) -> Iterator[None]:
         node.kill()
 
 
-def test_the_broker_of_its_own_ca_is_talked_to(tmp_path: Path, authority: Authority):
+def test_the_broker_of_its_own_ca_is_talked_to(tmp_path: Path, frozen: Path, authority: Authority):
     broker = Broker(authority.server_context("localhost", tmp_path))
-    with running(node_of(tmp_path, broker.port, authority.pem), "mqtt_up"):
+    with running(node_of(tmp_path, frozen, broker.port, authority.pem), "mqtt_up"):
         assert broker.logins == 1
     broker.close()
 
 
 @pytest.mark.parametrize("what", ["another CA", "another name"])
-def test_anybody_else_hears_nothing(tmp_path: Path, authority: Authority, what: str):
+def test_anybody_else_hears_nothing(tmp_path: Path, frozen: Path, authority: Authority, what: str):
     host = "elsewhere" if what == "another name" else "localhost"
     broker = Broker(authority.server_context(host, tmp_path))
     trusted = Authority() if what == "another CA" else authority
-    node = node_of(tmp_path, broker.port, trusted.pem)
+    node = node_of(tmp_path, frozen, broker.port, trusted.pem)
     with running(node, "mqtt_down"):
         node.wait_for(lambda: broker.tries >= 2, "tried again")
         assert node.events("mqtt_up") == []

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from node.store import Store
-from node.updating import HEALTHY_WITHIN_MS, Updating, run_update, waiting_job
+from node.update import run_update
+from node.updating import HEALTHY_WITHIN_MS, Updating, waiting_job
 from ota.boot import choose
 from ota.flash import Files
 from ota.updates import provision
