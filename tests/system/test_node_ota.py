@@ -158,7 +158,7 @@ def meterstream(stack: Stack, *arguments: object) -> Any:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=LONGEST_S,
     )
     assert done.returncode == 0, f"{arguments}: {done.stderr}\n{done.stdout}"
     return json.loads(done.stdout) if "--json" in arguments else None
