@@ -1,7 +1,9 @@
 """Devices that are asked over HTTP while their MQTT is silent: what they say counts once."""
 
+import itertools
 import json
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -18,17 +20,20 @@ from infra.simulator.pro3em_device import Pro3em
 from infra.simulator.shapes import own_shapes
 from ingest.poller.raw_writer import RawWriter
 from schemas.reading import Source
+from schemas.topics import RAW, RawHeader
 from schemas.units import MINUTE_US, SECOND_US
 from sinks.device_registry import register_devices
 from sinks.polled_devices import leave_device, poll_device
 from sinks.registry import resolve_device
 from tests.system.conftest import Pipeline, minute_ago, wait_for
+from tests.whole_topic import read_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 LOAD = Load(own_shapes().homes[2], 1000, 0, 0.0)
 PASSWORD = "correct horse"
 SPEED = 60
+KILLS = 4
 
 
 class FastClock:
@@ -57,6 +62,31 @@ class FastClock:
         return self._end_us
 
 
+class AskedClock:
+    """A device's clock that goes on, or not, each time that it is asked; `told` is what it said."""
+
+    def __init__(self, begin_us: int) -> None:
+        self._now_us = begin_us
+        self._steps_s = itertools.cycle((0, 1, 7, 20, 31))
+        self._stands = False
+        self.told: list[int] = []
+
+    def now_us(self) -> int:
+        if not self._stands:
+            self._now_us += next(self._steps_s) * SECOND_US
+        self.told.append(self._now_us)
+        return self._now_us
+
+    def skip(self, minutes: int) -> None:
+        self._now_us += minutes * MINUTE_US
+
+    def stop(self) -> int:
+        """Stand still at a whole minute."""
+        self._stands = True
+        self._now_us += MINUTE_US - self._now_us % MINUTE_US
+        return self._now_us
+
+
 def new_meter(now_us: Callable[[], int], password: str | None = None) -> Pro3em:
     return Pro3em(f"shellypro3em-{random.randrange(16**12):012x}", LOAD, now_us, password)
 
@@ -79,14 +109,18 @@ def no_more_polled(pipeline: Pipeline, *meters: Pro3em) -> None:
             leave_device(conn, resolve_device(conn, address_of(meter)).device_id)
 
 
-@contextmanager
-def poller(pipeline: Pipeline, secrets: Path, **more: str) -> Iterator["subprocess.Popen[str]"]:
-    process = pipeline.spawn(
+def spawned(pipeline: Pipeline, secrets: Path, **more: str) -> "subprocess.Popen[str]":
+    return pipeline.spawn(
         *("-m", "ingest.poller"),
         METERSTREAM_POLLER_LOOK_S="0.5",
         METERSTREAM_POLLER_SECRETS_DIR=str(secrets),
         **more,
     )
+
+
+@contextmanager
+def poller(pipeline: Pipeline, secrets: Path, **more: str) -> Iterator["subprocess.Popen[str]"]:
+    process = spawned(pipeline, secrets, **more)
     try:
         yield process
         assert process.poll() is None, "it goes on"
@@ -261,5 +295,61 @@ def test_without_the_broker_a_device_is_asked_that_would_not_be(pipeline: Pipeli
         with poller(pipeline, tmp_path, METERSTREAM_MQTT_PORT=nobody):
             wait_for(lambda: rows(pipeline, meter, Source.POLL), "it is asked")
         no_more_polled(pipeline, meter)
+    finally:
+        meter.close()
+
+
+def test_a_poller_that_is_killed_loses_and_doubles_nothing_that_it_handed_on(
+    pipeline: Pipeline, tmp_path: Path
+):
+    clock, chance = AskedClock(minute_ago(12 * 60)), random.Random(6)
+    meter = new_meter(clock.now_us)
+    address = address_of(meter)
+    try:
+        polled(pipeline, meter, meter.serve(), 1, None)
+        for number in range(KILLS):
+            process = spawned(pipeline, tmp_path)
+            asked, stored = meter.requests, newest_us(pipeline, meter)
+            if number % 2:  # with the meter's answer in its hands
+                deadline = time.monotonic() + 300
+                while meter.requests < asked + 2:
+                    assert time.monotonic() < deadline, "it does not ask"
+                    time.sleep(0.001)
+            else:
+                wait_for(lambda at=stored: newest_us(pipeline, meter) > at, "it hands on", 300)
+                time.sleep(chance.random())
+            process.kill()
+            process.communicate(timeout=60)
+            assert process.returncode == -signal.SIGKILL
+            clock.skip((4, 150)[number // 2 % 2])  # bridged, and longer than any spread
+        with poller(pipeline, tmp_path):
+            asked = meter.requests
+            wait_for(lambda: meter.requests > asked + 5, "it asks on", 300)
+            end_us = clock.stop()
+            wait_for(lambda: newest_us(pipeline, meter) == end_us, "the end", 300)
+        no_more_polled(pipeline, meter)
+        pipeline.final(address, timeout_s=300)
+
+        taken = [
+            (dict(one.headers())[RawHeader.RECEIVED_AT], json.loads(one.value()))
+            for one in read_topic(pipeline.stack.kafka_bootstrap, RAW.name)
+            if one.key() == address.encode()
+        ]
+        assert len({received_at for received_at, _ in taken}) == len(taken) > KILLS
+        instants = {said["sys"]["unixtime"] * SECOND_US for _, said in taken}
+        assert instants <= set(clock.told)
+        first_us = min(instants)
+        begin_us = first_us - first_us % MINUTE_US  # the first register is this old
+        energy_uwh = energies(pipeline, meter)
+        for channel, share in {"total": 1000, "l1": 470, "l2": 310, "l3": 220}.items():
+            stored = pipeline.query(
+                "SELECT to_us(measured_at) FROM readings JOIN channel c USING (channel_id) "
+                "JOIN device USING (device_id) WHERE address = %s AND c.name = %s AND source = %s",
+                address, channel, int(Source.POLL),
+            )  # fmt: skip
+            assert sorted(at_us for (at_us,) in stored) == sorted(instants)
+            first, last = (LOAD.register_uwh(at, share) // 10_000 for at in (begin_us, end_us))
+            assert energy_uwh[channel] == (last - first) * 10_000
+        print(f"{KILLS} kills, {meter.requests} answers of the meter, {len(taken)} in the log")
     finally:
         meter.close()
