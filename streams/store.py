@@ -172,13 +172,15 @@ class Store:
         ]
         usage_windows.copy_new_minutes(conn, new)
         gaps = [(GapRecord(r.channel.channel_id, *r.gap), r.offset) for r in work.gaps]
+        usage_windows.revise_gaps(conn, gaps)
         register_repairs.keep(
             conn, [(repair_record(r.channel.channel_id, r.repair), r.offset) for r in work.repairs]
         )
+        # What is new is stored by now: a late reading of the same transaction may change it.
         redone, redone_gaps = self._redo(work.redo)
         usage_windows.revise_minutes(conn, redone)
+        usage_windows.revise_gaps(conn, list({r[:3]: (r, o) for r, o in redone_gaps}.values()))
         gaps += redone_gaps
-        usage_windows.revise_gaps(conn, list({r[:3]: (r, o) for r, o in gaps}.values()))
         usage_windows.settle_dirty(conn, work.settled)
         usage_windows.keep_dirty(
             conn,

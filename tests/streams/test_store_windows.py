@@ -229,6 +229,34 @@ def test_a_window_that_a_late_reading_changed_and_the_next_one_changed_back(db: 
     assert outcomes[0][1] == (1_666_667, 1, 1), "100 W for a minute"
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_hours_that_come_late_leave_no_gap_wherever_transactions_end(db: Connection, seed: int):
+    #  15 h, a reading each minute; three stretches of three hours come one by one, or in halves
+    chance = Random(seed)
+    hours = {k: list(range(180 * k, 180 * (k + 1))) for k in range(5)}
+    late = chance.sample([1, 2, 3], 3)
+    pieces = [half for k in late for half in (hours[k][:90], hours[k][90:])]
+    if seed % 2:
+        chance.shuffle(pieces)
+    log, now = Log(), 0.0
+    for piece in ([*hours[0], *hours[4]], *pieces):
+        for k in piece:
+            now = max(now, 60.0 * k)
+            log.reading(60.0 * k, seq=k + 1, received_s=now, import_total_wh=1000.0 + 12 * k)
+        now += 1000
+        log.tick(now)
+    records = log.waiting
+    one_by_one = [n + 1 for n, record in enumerate(records) if record.value is None]
+    assert len(one_by_one) == 1 + len(pieces)
+    cuts = sorted(chance.sample(range(1, len(records)), 3))
+    for ends in (one_by_one, [len(records)], [*cuts, len(records)]):
+        store(db, records, ends)
+        gaps = "SELECT to_us(start_at), energy_uwh FROM gap_energy WHERE energy_uwh <> 0"
+        assert db.execute(gaps.encode()).fetchall() == []
+        ((energy,),) = db.execute("SELECT sum(energy_uwh) FROM usage_1m")
+        assert energy == (5 * 180 - 1) * 12_000_000
+
+
 def test_a_worker_that_was_replaced_stores_no_repair(db: Connection):
     log = Log()
     for k, wh in enumerate([100, 101, 0.5, 1.5, 2.5]):
