@@ -8,8 +8,9 @@ import faust
 import structlog
 
 from schemas.connections import DatabaseConnection, KafkaConnection
-from streams.app import NameTaken, create_app, hold_worker_id, keep_worker_id, serve_metrics
+from streams.app import NameTaken, create_app, health, hold_worker_id, keep_worker_id
 from streams.logs import configure_logs
+from streams.serving import serve
 from streams.settings import WorkerSettings
 
 
@@ -31,7 +32,7 @@ def main() -> None:
         daemon=True,
     ).start()
     if settings.metrics_port:
-        serve_metrics(app.pipeline, settings.metrics_port)
+        serve(settings.metrics_port, lambda: health(app.pipeline))
     worker = faust.Worker(app, loglevel="WARN", quiet=True, redirect_stdouts=False)
     worker.execute_from_commandline()
 

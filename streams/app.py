@@ -1,17 +1,14 @@
 """Faust's wiring: one agent on the raw topic, which hands its chunks to the pipeline."""
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import faust
 import psycopg
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.connections import DatabaseConnection, KafkaConnection
 from schemas.topics import RAW
@@ -228,31 +225,3 @@ def health(pipeline: Pipeline) -> tuple[bool, dict[str, object]]:
         "seconds_since_commit": round(idle_s, 1),
         "stream_time_lag_s": None if lag_s is None else round(lag_s, 1),
     }
-
-
-def serve_metrics(pipeline: Pipeline, port: int) -> None:
-    """`/metrics` and `/health` on loopback, from a thread of their own."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            ok, state = health(pipeline)
-            if self.path == "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
-            elif self.path == "/health":
-                body = json.dumps(state).encode()
-                self._answer(200 if ok else 503, "application/json", body)
-            else:
-                self._answer(404, "text/plain", b"/metrics or /health\n")
-
-        def _answer(self, status: int, kind: str, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True, name="metrics").start()

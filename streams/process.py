@@ -11,10 +11,12 @@ from typing import Any
 import psycopg
 import structlog
 from confluent_kafka import KafkaException
-from prometheus_client import Counter, start_http_server
+from prometheus_client import Counter
 
 from sinks.errors import is_transient
 from streams.logs import configure_logs
+from streams.rounds import ROUNDS
+from streams.serving import serve
 
 _LATEST_END_S = 10
 _AFTER_AN_OUTAGE_S = 1.0
@@ -23,8 +25,9 @@ _AFTER_AN_OUTAGE_S = 1.0
 def run_process(name: str, metrics_port: int, work: Callable[[threading.Event], None]) -> None:
     """Run `work` until SIGTERM or SIGINT sets its event; metrics and health on `metrics_port`.
 
-    Port 0: none. Work that does not end in 10 s, as while Kafka is away, is left: what is not
-    announced then is announced after the next start.
+    Port 0: none. It is healthy as long as `work` tells `ROUNDS` that it gets on. Work that does not
+    end in 10 s, as while Kafka is away, is left: what is not announced then is announced after the
+    next start.
     """
     configure_logs()
     stop = threading.Event()
@@ -36,7 +39,7 @@ def run_process(name: str, metrics_port: int, work: Callable[[threading.Event], 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
     if metrics_port:
-        start_http_server(metrics_port, addr="127.0.0.1")
+        serve(metrics_port, ROUNDS.health)
     structlog.get_logger().info(f"{name} starts")
     work(stop)
 

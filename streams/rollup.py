@@ -19,6 +19,7 @@ from sinks.errors import is_transient
 from sinks.rollup import mark_announced, retell, roll_up, unannounced_quarters
 from streams.process import run_process
 from streams.publish import Record, make_producer, publish
+from streams.rounds import ROUNDS
 
 log = structlog.get_logger()
 
@@ -71,7 +72,9 @@ def run(settings: RollupSettings, database_url: str, bootstrap: str, stop: threa
             ) as conn:
                 conn.execute("SELECT pg_advisory_lock(%s)", [Lock.ROLLUP])
                 while not stop.is_set():
-                    if not work_off(conn, producer):
+                    something = work_off(conn, producer)
+                    ROUNDS.note()
+                    if not something:
                         stop.wait(settings.rollup_pause_s)
         except psycopg.Error as error:
             if not is_transient(error):

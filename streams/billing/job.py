@@ -34,6 +34,7 @@ from sinks.bills import Issued
 from sinks.contracts import HomeError
 from streams.process import outlast_outages
 from streams.publish import Record, make_producer, publish
+from streams.rounds import ROUNDS
 from streams.tariffs.catalogue import Catalogue
 from streams.tariffs.errors import TariffError
 
@@ -119,6 +120,7 @@ class Billing:
     def _issue(
         self, conn: psycopg.Connection[Any], work: HomeMonth, now: datetime
     ) -> Issued | None:
+        ROUNDS.note()  # the bills of a month's end are many
         quiet = timedelta(seconds=self.settings.billing_quiet_s)
         try:
             bill = issue_when_final(conn, self.catalogue, work, now, quiet)
@@ -144,12 +146,14 @@ def run(billing: Billing, database_url: str, bootstrap: str, stop: threading.Eve
 
     def work(conn: psycopg.Connection[Any]) -> None:
         while not _alone(conn):
+            ROUNDS.note()
             if stop.wait(1.0):
                 return
         announce(conn, producer)
         while not stop.is_set():
             billing.work_off(conn, datetime.now(UTC))
             announce(conn, producer)
+            ROUNDS.note()
             stop.wait(billing.settings.billing_pause_s)
 
     outlast_outages("billing", database_url, stop, work, RETRIES)

@@ -14,6 +14,7 @@ from streams.commands.outbox import OutboxRelay
 from streams.commands.rounds import MOST_ANSWERS, Sweep, take_answers
 from streams.commands.settings import CommandSettings
 from streams.process import outlast_outages, run_process
+from streams.rounds import ROUNDS
 
 _WAIT_FOR_KAFKA_S = 0.005
 _BREATH_S = 0.01  # between rounds that follow each other, so that each does several at once
@@ -73,6 +74,7 @@ def _work(
         if relay.in_flight:
             relay.wait(_WAIT_FOR_KAFKA_S)
             relay.settle(conn)
+        ROUNDS.note()
         wait_s = _WAIT_FOR_KAFKA_S if relay.in_flight else settings.commands_pause_s
         for _ in notices.notifies(timeout=wait_s, stop_after=1):
             stop.wait(max(0.0, begun_s + _BREATH_S - time.monotonic()))

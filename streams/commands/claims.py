@@ -19,6 +19,7 @@ from sinks.command_work import Move
 from streams.commands.settings import CommandSettings
 from streams.following import commit_after, following
 from streams.process import outlast_outages
+from streams.rounds import ROUNDS
 
 log = structlog.get_logger()
 
@@ -62,7 +63,9 @@ def follow(
                     *consumer.consume(_MOST, 0.0),
                 ]
                 _take(conn, consumer, messages, settings.commands_patience_s)
+                ROUNDS.note("claims")
 
+    ROUNDS.note("claims")
     outlast_outages("command-claims", database_url, stop, work, RETRIES)
 
 

@@ -20,6 +20,7 @@ from streams.cost.settings import CostSettings
 from streams.following import commit_after, following
 from streams.process import outlast_outages, run_process
 from streams.publish import Record, make_producer, publish
+from streams.rounds import ROUNDS
 from streams.tariffs.loading import known_tariffs
 
 log = structlog.get_logger()
@@ -63,8 +64,9 @@ def _work(
         messages = consumer.consume(_MOST_WINDOWS, settings.cost_pause_s)
         job.usage_changed(changed_by(messages))
         while job.terms_changed() and not stop.is_set():
-            pass
+            ROUNDS.note()
         announce(conn, producer)
+        ROUNDS.note()
         taken = [message for message in messages if message.error() is None]
         if taken:
             commit_after(consumer, taken)

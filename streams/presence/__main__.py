@@ -26,6 +26,7 @@ from streams.presence.settings import PresenceSettings
 from streams.process import run_process
 from streams.publish import Record as Said
 from streams.publish import make_producer, publish
+from streams.rounds import ROUNDS
 
 log = structlog.get_logger()
 
@@ -105,6 +106,7 @@ def _work(
         teller.tell_again()
         for state, count in job.counts().items():
             DEVICES.labels(state.value).set(count)
+        ROUNDS.note()
     job.save()
 
 
