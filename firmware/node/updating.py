@@ -28,6 +28,9 @@ class Updating:
         slot = state.trial["slot"] if self._trial else state.active
         self.version = state.slots[slot]["version"] if slot else None
         self._report = None if self._trial else state.report
+        if self._report and self._report["command_id"] == document.get("told"):
+            self._report = state.report = None
+            state.store()
 
     def take(self, command_id, payload, unix_ms):
         """Put a command down, unread; the node restarts. Raises OSError."""
@@ -36,11 +39,15 @@ class Updating:
 
     def confirm(self):
         """The node is healthy: Kafka has something of it. Ends the trial of a new image."""
-        if self._trial:
+        if not self._trial:
+            return
+        try:
             state = _state(self._files)
             state.confirm()
-            self._trial = False
-            self._report = state.report
+        except MemoryError:
+            return  # much waits in the outbox: the next acknowledgement finds more room
+        self._trial = False
+        self._report = state.report
 
     def is_overdue(self, now_ms):
         """A new image that is not healthy by now is given up by a restart."""
@@ -52,15 +59,16 @@ class Updating:
         return said and (said["command_id"], said["outcome"], said.get("reason"))
 
     def answered(self):
-        """The answer is in the node's ledger: it can be given again from there."""
+        """The answer is in the node's ledger: it can be given again from there.
+
+        What the bootloader knows is changed at the next start, when there is memory for it.
+        """
         if self._answer is not None:
             self._answer = None
             self._store.write({})
         elif self._report is not None:
+            self._store.write({"told": self._report["command_id"]})
             self._report = None
-            state = _state(self._files)
-            state.report = None
-            state.store()
 
 
 def _state(files):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.firmware_bundle import compiled
-from infra.local.micropython import micropython
+from infra.local.micropython import HEAP, micropython
 from infra.local.parts import Parts
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
@@ -53,7 +53,9 @@ class NodeProcess:
         environment: dict[str, str],
         frozen: Path,
         module: str = "node.start",
+        heap: str = HEAP,
     ) -> None:
+        self._heap = heap
         self._parts = parts
         self._module = module
         self.flash = flash
@@ -68,7 +70,7 @@ class NodeProcess:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                micropython(self._parts, "-m", self._module),
+                micropython(self._parts, "-m", self._module, heap=self._heap),
                 cwd=self.flash,
                 env=self._environment,
                 stdout=log,
