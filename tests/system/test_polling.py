@@ -310,16 +310,18 @@ def test_a_poller_that_is_killed_loses_and_doubles_nothing_that_it_handed_on(
         for number in range(KILLS):
             process = spawned(pipeline, tmp_path)
             asked, stored = meter.requests, newest_us(pipeline, meter)
-            if number % 2:  # with the meter's answer in its hands
-                deadline = time.monotonic() + 300
-                while meter.requests < asked + 2:
-                    assert time.monotonic() < deadline, "it does not ask"
-                    time.sleep(0.001)
-            else:
-                wait_for(lambda at=stored: newest_us(pipeline, meter) > at, "it hands on", 300)
-                time.sleep(chance.random())
-            process.kill()
-            process.communicate(timeout=60)
+            try:
+                if number % 2:  # with the meter's answer in its hands
+                    deadline = time.monotonic() + 300
+                    while meter.requests < asked + 2:
+                        assert time.monotonic() < deadline, "it does not ask"
+                        time.sleep(0.001)
+                else:
+                    wait_for(lambda at=stored: newest_us(pipeline, meter) > at, "it hands on", 300)
+                    time.sleep(chance.random())
+            finally:
+                process.kill()
+                process.communicate(timeout=60)
             assert process.returncode == -signal.SIGKILL
             clock.skip((4, 150)[number // 2 % 2])  # bridged, and longer than any spread
         with poller(pipeline, tmp_path):
