@@ -1,8 +1,9 @@
 """Can the accounting fail? Each planted loss must turn it red, and the same run without it green.
 
 A stack of its own runs the product. For each plant the same load with the same fault goes through
-twice: as the product is, and with the plant. A run ends when every node's last reading is stored:
-messages of a node keep their order on the way, so nothing of it comes later.
+twice: as the product is, and with the plant; the plain runs come first, as setting a plant takes
+restarts. A run ends when every node's last reading is stored: messages of a node keep their order
+on the way, so nothing of it comes later.
 """
 
 import asyncio
@@ -99,19 +100,16 @@ def selftest(seed: int, only: Sequence[str] = (), told: Told = lambda text: None
         bed = Bed(Path(folder))
         try:
             bed.up(told)
-            pairs = []
-            for plant in PLANTS:
-                if not only or plant.name in only:
-                    plain = _run(bed, plant, seed, is_planted=False, told=told)
-                    planted = _run(bed, plant, seed, is_planted=True, told=told)
-                    pairs.append((plant, plain, planted))
+            planted = [plant for plant in PLANTS if not only or plant.name in only]
+            plain_runs = [_run(bed, plant, seed, is_planted=False, told=told) for plant in planted]
+            planted_runs = [_run(bed, plant, seed, is_planted=True, told=told) for plant in planted]
             bed.set(None)
             told("until the usage of the plain runs is final")
-            _wait_final(bed, [plain for _, plain, _ in pairs])
+            _wait_final(bed, plain_runs)
             told("accounting")
             plants = [
-                verdict(plant, plain.account(with_energy=True), planted.account())
-                for plant, plain, planted in pairs
+                verdict(plant, plain.account(with_energy=True), run.account())
+                for plant, plain, run in zip(planted, plain_runs, planted_runs, strict=True)
             ]
         finally:
             bed.stack.wipe()

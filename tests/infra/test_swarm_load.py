@@ -1,9 +1,15 @@
 """`meterstream load` through the whole pipeline, and its verdict when a row is touched."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
@@ -16,6 +22,7 @@ from infra.cli.verify import verify_stored
 from infra.loads.accounting import account_for, claim_devices
 from infra.local import Stack, StackSettings, start
 from infra.local.programs import ALL
+from infra.local.settings import PROJECT_ROOT
 from infra.swarm.oddities import ODD
 from infra.swarm.record import Record, read_header
 from infra.swarm.swarm import Believe, Counts, Swarm, SwarmSettings, new_record
@@ -23,6 +30,7 @@ from schemas.connections import DatabaseConnection, KafkaConnection, MqttConnect
 from sinks.finality import wait_final
 
 pytestmark = pytest.mark.stack
+LONGEST_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +52,68 @@ def connections(stack: Stack) -> tuple[MqttConnection, KafkaConnection, Database
     )
 
 
+class Loads(NamedTuple):
+    """A load as it is, and what the command said of one that lost a row meanwhile."""
+
+    sound: LoadReport
+    robbed: dict[str, Any]
+    robbed_exit: int
+
+
 @pytest.fixture(scope="module")
-def report(pipeline: Stack) -> LoadReport:
-    options = Options(devices=40, rate=200, seconds=5, phases=3)
-    return run_load(*connections(pipeline), options, folder=pipeline.settings.state_dir / "loads")
+def loads(pipeline: Stack) -> Loads:
+    command = [
+        sys.executable, "-c", "import infra.cli; infra.cli.main()", "load", "--seed", "9",
+        "--devices", "10", "--rate", "50", "--seconds", "5", "--json",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=PROJECT_ROOT, env={**os.environ, **pipeline.environment()},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        with psycopg.connect(pipeline.database_url, autocommit=True) as conn:
+            taken = take_a_reading(conn, "load-9-%")
+            options = Options(devices=40, rate=200, seconds=5, phases=3)
+            folder = pipeline.settings.state_dir / "loads"
+            sound = run_load(*connections(pipeline), options, folder=folder)
+            output, _ = process.communicate(timeout=LONGEST_S)
+            give_back(conn, taken)
+    finally:
+        process.kill()
+        process.wait()
+    return Loads(sound, json.loads(output), process.returncode)
+
+
+def take_a_reading(conn: psycopg.Connection[Any], home: str) -> tuple[Any, ...]:
+    """Delete a reading of a home like this as soon as one is stored; returns the row."""
+    until = time.monotonic() + LONGEST_S
+    while True:
+        row = conn.execute(
+            "DELETE FROM readings AS r USING channel JOIN device USING (device_id) "
+            "WHERE r.channel_id = channel.channel_id AND home_id LIKE %s AND r.seq = 3 "
+            "AND right(address, 5) = '00004' RETURNING r.*",
+            [home],
+        ).fetchone()
+        if row is not None:
+            return row
+        assert time.monotonic() < until, f"no reading of {home} is stored"
+        time.sleep(0.1)
+
+
+def give_back(conn: psycopg.Connection[Any], row: tuple[Any, ...]) -> None:
+    conn.execute(f"INSERT INTO readings VALUES ({', '.join(['%s'] * len(row))})".encode(), row)
+
+
+@pytest.fixture(scope="module")
+def report(loads: Loads) -> LoadReport:
+    return loads.sound
+
+
+def test_a_reading_that_is_not_there_ends_the_command_with_1_and_is_named(loads: Loads):
+    said = loads.robbed
+    assert loads.robbed_exit == 1
+    assert (said["ok"], said["lost"], said["duplicates"], said["invented"]) == (False, 1, 0, 0)
+    assert any("was acknowledged and is not stored" in one["text"] for one in said["failures"])
 
 
 def test_every_reading_arrives_once_and_the_energy_is_the_registers(report: LoadReport):
@@ -94,9 +160,7 @@ def test_a_touched_row_turns_the_account_red(
             account = account_for(pipeline.database_url, _record(report), channels)
         finally:
             conn.execute("DELETE FROM readings WHERE channel_id = %s AND seq = 5", [channel])
-            conn.execute(
-                f"INSERT INTO readings VALUES ({', '.join(['%s'] * len(before))})".encode(), before
-            )
+            give_back(conn, before)
             if off:
                 conn.execute(text.replace("+ 1 WHERE", "- 1 WHERE").encode())
     assert (account.lost, account.duplicates, account.windows_difference_uwh) == (
@@ -182,19 +246,22 @@ def test_odd_nodes_are_stored_once_and_their_energy_is_what_the_meters_counted(
             port=pipeline.mqtt_port, behaviour=replace(ODD, silence=0.01, longest_silence_s=4),
         )  # fmt: skip
         channels = claim_devices(pipeline.database_url, settings)
-        record = new_record(settings, tmp_path)
-        counts = asyncio.run(speak_oddly(settings, record))
+        loads.append((settings, new_record(settings, tmp_path), channels))
+    for counts in asyncio.run(all_speak_oddly(loads)):
         assert min(counts.silences, counts.duplicates, counts.out_of_order) > 5
         assert counts.register_jumps > 0
         assert counts.false_acks == 0
-        loads.append((settings, record.path, channels))
     addresses = [one.address(node) for one, _, _ in loads for node in range(one.devices)]
     wait_final(pipeline.database_url, pipeline.kafka_bootstrap, addresses, timeout_s=200)
-    for _, path, channels in loads:
-        account = account_for(pipeline.database_url, path, channels)
+    for _, record, channels in loads:
+        account = account_for(pipeline.database_url, record.path, channels)
         assert account.failures == []
         assert account.ok
         assert account.sent == account.stored == 4 * (3_200 + 40)
+
+
+async def all_speak_oddly(loads: list[tuple[SwarmSettings, Record, Any]]) -> list[Counts]:
+    return await asyncio.gather(*(speak_oddly(one, record) for one, record, _ in loads))
 
 
 async def speak_oddly(settings: SwarmSettings, record: Record) -> Counts:
