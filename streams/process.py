@@ -13,6 +13,7 @@ import structlog
 from confluent_kafka import KafkaException
 from prometheus_client import Counter
 
+from sinks.advisory_locks import Lock
 from sinks.errors import is_transient
 from streams.logs import configure_logs
 from streams.rounds import ROUNDS
@@ -20,6 +21,7 @@ from streams.serving import serve
 
 _LATEST_END_S = 10
 _AFTER_AN_OUTAGE_S = 1.0
+_ASKS_AGAIN_S = 0.5
 
 
 def run_process(name: str, metrics_port: int, work: Callable[[threading.Event], None]) -> None:
@@ -72,6 +74,15 @@ def outlast_outages(
             log.warning("Kafka away; trying again", error=str(error))
         retries.inc()
         stop.wait(_AFTER_AN_OUTAGE_S)
+
+
+def alone(conn: psycopg.Connection[Any], lock: Lock, stop: threading.Event) -> bool:
+    """Wait for what one process does at a time; whoever waits is well. False: `stop` came first."""
+    while conn.execute("SELECT pg_try_advisory_lock(%s)", [lock]).fetchone() != (True,):
+        ROUNDS.note()
+        if stop.wait(_ASKS_AGAIN_S):
+            return False
+    return True
 
 
 def _leave_late() -> None:

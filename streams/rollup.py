@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg
-import structlog
 from confluent_kafka import Producer
 from prometheus_client import Counter
 from pydantic import Field
@@ -15,13 +14,10 @@ from schemas.connections import DatabaseConnection, KafkaConnection
 from schemas.topics import USAGE_15M
 from schemas.usage import UsageWindow
 from sinks.advisory_locks import Lock
-from sinks.errors import is_transient
 from sinks.rollup import mark_announced, retell, roll_up, unannounced_quarters
-from streams.process import run_process
+from streams.process import alone, outlast_outages, run_process
 from streams.publish import Record, make_producer, publish
 from streams.rounds import ROUNDS
-
-log = structlog.get_logger()
 
 MARKS = Counter("meterstream_rollup_marks", "Dirty quarter hours worked off")
 ANNOUNCED = Counter("meterstream_rollup_announced", "Quarter hours announced")
@@ -65,23 +61,17 @@ def work_off(conn: psycopg.Connection[Any], producer: Producer) -> bool:
 def run(settings: RollupSettings, database_url: str, bootstrap: str, stop: threading.Event) -> None:
     """Work until `stop` is set. An outage of the database or Kafka only slows it down."""
     producer = make_producer(bootstrap)
-    while not stop.is_set():
-        try:
-            with psycopg.connect(
-                database_url, autocommit=True, application_name="meterstream-rollup"
-            ) as conn:
-                conn.execute("SELECT pg_advisory_lock(%s)", [Lock.ROLLUP])
-                while not stop.is_set():
-                    something = work_off(conn, producer)
-                    ROUNDS.note()
-                    if not something:
-                        stop.wait(settings.rollup_pause_s)
-        except psycopg.Error as error:
-            if not is_transient(error):
-                raise
-            RETRIES.inc()
-            log.warning("database away; trying again", error=str(error).strip())
-            stop.wait(1.0)
+
+    def work(conn: psycopg.Connection[Any]) -> None:
+        if not alone(conn, Lock.ROLLUP, stop):
+            return
+        while not stop.is_set():
+            something = work_off(conn, producer)
+            ROUNDS.note()
+            if not something:
+                stop.wait(settings.rollup_pause_s)
+
+    outlast_outages("rollup", database_url, stop, work, RETRIES)
 
 
 def main() -> None:

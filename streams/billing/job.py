@@ -32,7 +32,7 @@ from sinks.billing_work import (
 )
 from sinks.bills import Issued
 from sinks.contracts import HomeError
-from streams.process import outlast_outages
+from streams.process import alone, outlast_outages
 from streams.publish import Record, make_producer, publish
 from streams.rounds import ROUNDS
 from streams.tariffs.catalogue import Catalogue
@@ -145,10 +145,8 @@ def run(billing: Billing, database_url: str, bootstrap: str, stop: threading.Eve
     producer = make_producer(bootstrap)
 
     def work(conn: psycopg.Connection[Any]) -> None:
-        while not _alone(conn):
-            ROUNDS.note()
-            if stop.wait(1.0):
-                return
+        if not alone(conn, Lock.BILLING, stop):
+            return
         announce(conn, producer)
         while not stop.is_set():
             billing.work_off(conn, datetime.now(UTC))
@@ -173,8 +171,3 @@ def announce(conn: psycopg.Connection[Any], producer: Producer) -> None:
 def _record(bill: BillIssued) -> Record:
     identity = f"bill/{bill.home_id}/{bill.month}/{bill.version}"
     return Record(COST, bill.home_id, identity, bill, BILL_ISSUED)
-
-
-def _alone(conn: psycopg.Connection[Any]) -> bool:
-    row = conn.execute("SELECT pg_try_advisory_lock(%s)", [Lock.BILLING]).fetchone()
-    return row == (True,)

@@ -13,7 +13,7 @@ from streams.commands import claims
 from streams.commands.outbox import OutboxRelay
 from streams.commands.rounds import MOST_ANSWERS, Sweep, take_answers
 from streams.commands.settings import CommandSettings
-from streams.process import outlast_outages, run_process
+from streams.process import alone, outlast_outages, run_process
 from streams.rounds import ROUNDS
 
 _WAIT_FOR_KAFKA_S = 0.005
@@ -45,7 +45,8 @@ def run(
         with psycopg.connect(
             database_url, autocommit=True, application_name="meterstream-command-notices"
         ) as notices:
-            conn.execute("SELECT pg_advisory_lock(%s)", [Lock.COMMANDS])
+            if not alone(conn, Lock.COMMANDS, stop):
+                return
             notices.execute(f"LISTEN {CHANNEL}".encode())
             _work(settings, conn, notices, relay, stop)
 

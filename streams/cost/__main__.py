@@ -18,7 +18,7 @@ from sinks.advisory_locks import Lock
 from streams.cost.job import CostJob
 from streams.cost.settings import CostSettings
 from streams.following import commit_after, following
-from streams.process import outlast_outages, run_process
+from streams.process import alone, outlast_outages, run_process
 from streams.publish import Record, make_producer, publish
 from streams.rounds import ROUNDS
 from streams.tariffs.loading import known_tariffs
@@ -44,7 +44,8 @@ def run(settings: CostSettings, database_url: str, bootstrap: str, stop: threadi
     producer = make_producer(bootstrap)
 
     def work(conn: psycopg.Connection[Any]) -> None:
-        conn.execute("SELECT pg_advisory_lock(%s)", [Lock.COST])
+        if not alone(conn, Lock.COST, stop):
+            return
         with following(bootstrap, settings.cost_group, USAGE_15M) as consumer:
             _work(settings, conn, consumer, producer, stop)
 

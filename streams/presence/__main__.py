@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import structlog
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from prometheus_client import Counter, Gauge
 
 from schemas.connections import DatabaseConnection, KafkaConnection
@@ -18,12 +18,11 @@ from schemas.topics import ALERT, DEVICE, RAW
 from sinks import presence
 from sinks.advisory_locks import Lock
 from sinks.device_states import states_of
-from sinks.errors import is_transient
 from sinks.presence import Told
 from streams.presence.job import PresenceJob, Record
 from streams.presence.reading import read
 from streams.presence.settings import PresenceSettings
-from streams.process import run_process
+from streams.process import alone, outlast_outages, run_process
 from streams.publish import Record as Said
 from streams.publish import make_producer, publish
 from streams.rounds import ROUNDS
@@ -46,7 +45,10 @@ def run(
 ) -> None:
     """Work until `stop` is set. An outage of the database or Kafka only slows it down."""
     producer = make_producer(bootstrap)
-    while not stop.is_set():
+
+    def work(conn: psycopg.Connection[Any]) -> None:
+        if not alone(conn, Lock.PRESENCE, stop):
+            return
         consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -59,23 +61,11 @@ def run(
             }
         )
         try:
-            with psycopg.connect(
-                database_url, autocommit=True, application_name="meterstream-presence"
-            ) as conn:
-                conn.execute("SELECT pg_advisory_lock(%s)", [Lock.PRESENCE])
-                _work(settings, conn, consumer, Teller(conn, producer), stop)
-        except psycopg.Error as error:
-            if not is_transient(error):
-                raise
-            RETRIES.inc()
-            log.warning("database away; trying again", error=str(error).strip())
-            stop.wait(1.0)
-        except KafkaException as error:
-            RETRIES.inc()
-            log.warning("Kafka away; trying again", error=str(error))
-            stop.wait(1.0)
+            _work(settings, conn, consumer, Teller(conn, producer), stop)
         finally:
             consumer.close()
+
+    outlast_outages("presence", database_url, stop, work, RETRIES)
 
 
 def _work(

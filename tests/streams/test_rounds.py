@@ -8,10 +8,12 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import psycopg
 import pytest
 
 from infra.local import Stack
 from infra.local.topics import create_topics
+from sinks.advisory_locks import Lock
 from streams.billing.job import Billing, BillingSettings
 from streams.commands.settings import CommandSettings
 from streams.cost.settings import CostSettings
@@ -105,14 +107,18 @@ def database_url(stack: Stack) -> str:
 
 @pytest.mark.stack
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("waits", [False, True], ids=["works", "waits for another to end"])
 @pytest.mark.parametrize("name", RUNS)
 def test_a_process_says_that_it_gets_on(
-    stack: Stack, database_url: str, name: str, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, database_url: str, name: str, waits: bool, monkeypatch: pytest.MonkeyPatch
 ):
     run, modules = RUNS[name]
     clock, stop = Clock(), threading.Event()
     rounds = Rounds(clock)
-    for module in modules:
+    other = psycopg.connect(database_url, autocommit=True)
+    if waits:
+        other.execute("SELECT pg_advisory_lock(%s)", [Lock[name.upper()]])
+    for module in ("streams.process", *modules):
         monkeypatch.setattr(f"{module}.ROUNDS", rounds)
     work = threading.Thread(target=run, args=(database_url, stack.kafka_bootstrap, stop))
     work.start()
@@ -130,6 +136,7 @@ def test_a_process_says_that_it_gets_on(
     finally:
         stop.set()
         work.join(LONGEST_S)
+        other.close()
     assert not work.is_alive()
     clock.now_s += 61
     assert not rounds.health()[0]
