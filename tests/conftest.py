@@ -27,11 +27,11 @@ FIRST = (
     "streams/test_windows_machine.py",
     "streams/test_windows.py",
     # By how long they take.
-    "system/test_kills.py",
-    "system/test_selftest.py",
-    "system/test_bill_trial.py",
-    "ingest/test_uplink.py",
     "infra/test_swarm_load.py",
+    "ingest/test_uplink.py",
+    "system/test_selftest.py",
+    "system/test_kills.py",  # not beside test_chaos.py: each of them fills the machine
+    "system/test_bill_trial.py",
     "system/test_commands.py",
     "ingest/downlink/test_process.py",
     "system/test_real_data.py",

@@ -139,8 +139,8 @@ def run_faults(
             switchings = held.enter_context(
                 Switchings(rig.stack, rig.mqtt_port, folder, home, options.seed)
             )
-        load.wait_until_stored(time.time())
         try:
+            load.wait_until_stored(time.time())
             for planned in _due(options, told):
                 with _undisturbed(switchings, planned):
                     rows.append(_strike(rig, load, samples, planned))

@@ -115,7 +115,7 @@ class SteadyLoad:
         return int(row[0])
 
     def wait_until_stored(
-        self, instant: float, *, nodes: int | None = None, timeout_s: float = 120.0
+        self, instant: float, *, nodes: int | None = None, timeout_s: float = 300.0
     ) -> float:
         """Wait until so many nodes (None: all) have a row measured after this Unix time.
 

@@ -36,8 +36,8 @@ from infra.local.sandbox import sandboxed
 from infra.local.settings import PROJECT_ROOT, StackSettings, is_free
 from infra.local.supervision import Supervised, Supervisor
 
-READY_TIMEOUT_S = 60.0
-LAUNCH_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 180.0
+LAUNCH_TIMEOUT_S = 60.0
 KILLED_WITHIN_S = 60.0
 MOST_STARTS = 5  # of a server that should come up
 LOG_TAIL_LINES = 15

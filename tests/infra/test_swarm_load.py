@@ -186,7 +186,10 @@ def _channels(conn: psycopg.Connection, report: LoadReport) -> dict[int, tuple[i
     return {node: tuple(ids) for node, ids in rows}
 
 
-def test_a_stopped_process_is_named(pipeline: Stack, report: LoadReport):
+def test_a_stopped_process_is_named(
+    pipeline: Stack, report: LoadReport, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(load, "TICKS_WITHIN_S", 5.0)
     for name in ("worker", "uplink"):
         pipeline.stop_process(name)
         try:
