@@ -1,5 +1,7 @@
 """What the processes say of themselves, and that each does its work alone."""
 
+from datetime import datetime
+
 import pytest
 
 from tests.system.conftest import Node, Pipeline, Publisher, wait_for
@@ -54,10 +56,10 @@ def registered(pipeline: Pipeline, node: Node) -> int:
     return int(pipeline.value("SELECT count(*) FROM device WHERE address = %s", node.address))
 
 
-def holder(pipeline: Pipeline) -> int | None:
-    """The backend by which a worker holds the name `worker-0`."""
+def holder(pipeline: Pipeline) -> datetime | None:
+    """Since when a connection holds the name `worker-0`; a restarted server gives pids again."""
     rows = pipeline.query(
-        "SELECT pid FROM pg_stat_activity JOIN pg_locks USING (pid) "
+        "SELECT backend_start FROM pg_stat_activity JOIN pg_locks USING (pid) "
         "WHERE application_name = 'worker-0' AND locktype = 'advisory' AND granted"
     )
     return rows[0][0] if rows else None
