@@ -56,7 +56,7 @@ class Announcer:
                 "bootstrap.servers": bootstrap,
                 "enable.idempotence": True,
                 "message.timeout.ms": 0,
-                "linger.ms": 20,
+                "linger.ms": 100,  # a request a partition: a short linger is many
                 "socket.timeout.ms": 15_000,  # a request without an answer is one to a dead peer
                 "compression.type": "lz4",
                 "queue.buffering.max.messages": 1_000_000,

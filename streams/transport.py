@@ -83,7 +83,7 @@ class FetchMessage(ConsumerMessage):  # type: ignore[misc]
 
 
 IDLE_FETCH_BYTES, IDLE_FETCH_MS = 1, 500
-BUSY_FETCH_BYTES, BUSY_FETCH_MS, LONGEST_FETCH_MS = 1024 * 1024, 12, 100
+BUSY_FETCH_BYTES, BUSY_FETCH_MS, LONGEST_FETCH_MS = 1024 * 1024, 25, 100
 BUSY_WITHIN_S = 0.2
 RECORDS_A_MS = 10  # a fetch waits a millisecond longer for so many records
 RATE_OVER_S = 1.0

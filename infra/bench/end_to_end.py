@@ -45,8 +45,8 @@ def loads(seconds: float, latency_seconds: float) -> tuple[Load, ...]:
     )
 
 
-WARM_UP = Load("warming up", 5_000, 20)
-"""Before all others: Kafka's JVM takes several times as much in its first minute."""
+WARM_UP = Load("warming up", 5_000, 60)
+"""Before all others: Kafka's JVM compiles for minutes, and takes twice as much meanwhile."""
 
 
 def stack_of(settings: StackSettings, workers: int) -> Stack:
