@@ -69,7 +69,7 @@ def run(settings: RollupSettings, database_url: str, bootstrap: str, stop: threa
             something = work_off(conn, producer)
             ROUNDS.note()
             if not something:
-                stop.wait(settings.rollup_pause_s)
+                ROUNDS.rest(stop, settings.rollup_pause_s)
 
     outlast_outages("rollup", database_url, stop, work, RETRIES)
 

@@ -152,7 +152,7 @@ def run(billing: Billing, database_url: str, bootstrap: str, stop: threading.Eve
             billing.work_off(conn, datetime.now(UTC))
             announce(conn, producer)
             ROUNDS.note()
-            stop.wait(billing.settings.billing_pause_s)
+            ROUNDS.rest(stop, billing.settings.billing_pause_s)
 
     outlast_outages("billing", database_url, stop, work, RETRIES)
 

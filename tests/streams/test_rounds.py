@@ -72,6 +72,24 @@ def test_health_fails_when_a_part_has_finished_no_round_for_a_minute():
         server.server_close()
 
 
+def test_who_rests_between_rounds_is_well_however_long():
+    clock = Clock()
+    rounds = Rounds(clock)
+    healthy = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            clock.now_s += timeout or 0
+            healthy.append(rounds.health()[0])
+            return clock.now_s >= 1180
+
+    rounds.rest(Stop(), 152.0)
+    assert clock.now_s == 1152.0
+    rounds.rest(Stop(), 152.0)
+    assert clock.now_s == 1182.0, "it was to stop"
+    assert all(healthy)
+
+
 Run = Callable[[str, str, threading.Event], None]
 
 
