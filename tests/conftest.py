@@ -18,6 +18,9 @@ settings.register_profile("usual", deadline=None)
 settings.register_profile("long", max_examples=20_000, stateful_step_count=100, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 
+# A stack of the tests lives for a minute or two: Kafka's second compiler would never pay.
+os.environ.setdefault(StackSettings.variable("kafka_jvm_options"), "-XX:TieredStopAtLevel=1")
+
 TESTS = Path(__file__).parent
 FIRST = (
     # One process makes the servers' parts where they are missing, others need none meanwhile.

@@ -65,6 +65,7 @@ KAFKA = Program(
         "-Xlog:cds+dynamic=off",
         "-Djava.awt.headless=true",
         "-Dlog4j2.configurationFile=/run/meterstream/log4j2.properties",
+        "{kafka_jvm_options}",
         "-cp",
         "/run/kafka/*",
         "kafka.Kafka",
@@ -189,8 +190,12 @@ class Instance:
         return own
 
     def command(self, settings: StackSettings) -> list[str]:
-        """The command with the settings filled in."""
-        return [_filled(word, settings) for word in self.program.command]
+        """The command with the settings filled in; one for several options is several words."""
+        words: list[str] = []
+        for word in self.program.command:
+            filled = _filled(word, settings)
+            words += filled.split() if "_options}" in word else [filled]
+        return words
 
 
 def instances(program: Program, settings: StackSettings) -> list[Instance]:

@@ -42,6 +42,7 @@ class StackSettings(BaseSettings):
     downlink_metrics_port: int = Field(default=9107, ge=1, le=65535)
     poller_metrics_port: int = Field(default=9108, ge=1, le=65535)
     worker_metrics_port: int = Field(default=9110, ge=1, le=65535)  # of worker 0; others follow
+    kafka_jvm_options: str = ""  # as `-Xmx2g`; the later one counts
     workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
 
     state_dir: Path = PROJECT_ROOT / ".local" / "state"
