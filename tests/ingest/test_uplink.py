@@ -553,7 +553,7 @@ def test_metrics_and_health_tell_the_state(start_uplink, raw_log, publisher, hom
     assert running.count("delivered_total") >= 10
     assert running.count("bytes_total") >= 10 * len(payload(1))
     wait_for(lambda: running.count("in_flight") == 0, "nothing in flight")
-    assert running.count("ticks_total") >= raw_log.partitions
+    wait_for(lambda: running.count("ticks_total") >= raw_log.partitions, "a tick for each")
     assert running.count("e2e_pending") == 0
     assert home not in running.log_file.read_text()
 
