@@ -1,6 +1,6 @@
 """What the command process does with the tables, a batch a statement."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ from schemas.command import CommandEvent, CommandRequest, CommandState, Kind
 Connection = psycopg.Connection[Any]
 CHANNEL = "command"
 """What the triggers NOTIFY."""
+URGENT = "request"
+"""What they say with it when a request waits; anything else can wait for a moment."""
 
 # ---------------------------------------------------------------- what Kafka is to have
 
@@ -28,6 +30,7 @@ class Outgoing(NamedTuple):
 
 
 _TAKE = """
+    WITH arrived AS (DELETE FROM command_outbox WHERE outbox_no = ANY (%s))
     SELECT outbox_no, command_id, event_no FROM command_outbox
     WHERE NOT held AND outbox_no <> ALL (%s) ORDER BY outbox_no LIMIT %s"""
 _REQUEST = """
@@ -46,19 +49,21 @@ _EVENTS = """
     WHERE e.event_no = ANY (%s)"""
 
 
-def take_outbox(conn: Connection, in_flight: Iterable[int], most: int) -> list[Outgoing]:
-    """The oldest rows that are not in flight. Requests are marked: from now on Kafka may have them,
-    and nobody cancels them any more. One transaction.
+def take_outbox(
+    conn: Connection, in_flight: Collection[int], most: int, arrived: Sequence[int] = ()
+) -> list[Outgoing]:
+    """The oldest rows that are not in flight; those that have arrived are forgotten.
+
+    Requests are marked: from now on Kafka may have them, and nobody cancels them any more. On a
+    connection in autocommit mode, so that they are marked before they are published.
     """
-    with conn.transaction():
-        taken = conn.execute(_TAKE, [list(in_flight), most]).fetchall()
-        if not taken:
-            return []
-        wanted = sorted(command_id for _, command_id, event_no in taken if event_no is None)
-        numbers = [event_no for _, _, event_no in taken if event_no is not None]
-        requests = {}
-        if wanted:
-            requests = {row[0]: _request(row) for row in conn.execute(_REQUEST, [wanted])}
+    taken = conn.execute(_TAKE, [list(arrived), [*in_flight, *arrived], most]).fetchall()
+    wanted = sorted(command_id for _, command_id, event_no in taken if event_no is None)
+    numbers = [event_no for _, _, event_no in taken if event_no is not None]
+    requests, events = {}, {}
+    if wanted:
+        requests = {row[0]: _request(row) for row in conn.execute(_REQUEST, [wanted])}
+    if numbers:
         events = {row[0]: _event(row[1:]) for row in conn.execute(_EVENTS, [numbers])}
     return [
         Outgoing(number, str(command_id), requests.get(command_id))
@@ -90,11 +95,6 @@ def _event(row: tuple[Any, ...]) -> CommandEvent:
     return CommandEvent(
         str(command_id), device_id, address, CommandState(state), at_us, Kind(kind), *rest
     )
-
-
-def forget_outbox(conn: Connection, numbers: Sequence[int]) -> None:
-    """Kafka has these, or nobody wants them."""
-    conn.execute("DELETE FROM command_outbox WHERE outbox_no = ANY (%s)", [list(numbers)])
 
 
 # ---------------------------------------------------------------- moves
@@ -142,22 +142,21 @@ _LATE = """
 
 
 def make_moves(conn: Connection, moves: Sequence[Move]) -> list[Move]:
-    """Make the legal moves, in their order; returns those that were not. One transaction."""
+    """Make the legal moves, in their order; returns those that were not. In a transaction."""
     refused = []
     left = list(moves)
-    with conn.transaction():
-        conn.execute(_LOCK, [list({move.command_id for move in moves})])
-        while left:
-            wave: dict[UUID, Move] = {}
-            later = []
-            for move in left:
-                if move.command_id in wave:
-                    later.append(move)
-                else:
-                    wave[move.command_id] = move
-            made = {one for (one,) in conn.execute(_MOVE, _columns(list(wave.values())))}
-            refused += [move for one, move in wave.items() if one not in made]
-            left = later
+    conn.execute(_LOCK, [list({move.command_id for move in moves})])
+    while left:
+        wave: dict[UUID, Move] = {}
+        later = []
+        for move in left:
+            if move.command_id in wave:
+                later.append(move)
+            else:
+                wave[move.command_id] = move
+        made = {one for (one,) in conn.execute(_MOVE, _columns(list(wave.values())))}
+        refused += [move for one, move in wave.items() if one not in made]
+        left = later
     return refused
 
 

@@ -8,7 +8,7 @@ import psycopg
 
 from schemas.connections import DatabaseConnection, KafkaConnection
 from sinks.advisory_locks import Lock
-from sinks.command_work import CHANNEL
+from sinks.command_work import CHANNEL, URGENT
 from streams.commands import claims
 from streams.commands.outbox import OutboxRelay
 from streams.commands.rounds import MOST_ANSWERS, Sweep, take_answers
@@ -16,8 +16,8 @@ from streams.commands.settings import CommandSettings
 from streams.process import alone, outlast_outages, run_process
 from streams.rounds import ROUNDS
 
-_WAIT_FOR_KAFKA_S = 0.005
 _BREATH_S = 0.01  # between rounds that follow each other, so that each does several at once
+_UNHURRIED_S = 0.03  # the same for what no relay waits for
 _LAST_WAIT_S = 3.0
 
 
@@ -63,26 +63,40 @@ def _work(
     relay: OutboxRelay,
     stop: threading.Event,
 ) -> None:
-    sweep, sweep_at_s = Sweep(settings), 0.0
+    sweep, sweep_at_s, answers_at_s = Sweep(settings), 0.0, 0.0
     while not stop.is_set():
         begun_s = time.monotonic()
-        while take_answers(conn, settings.commands_patience_s) == MOST_ANSWERS:
-            relay.run(conn)
-        if time.monotonic() >= sweep_at_s:
+        if begun_s >= answers_at_s:
+            while take_answers(conn, settings.commands_patience_s) == MOST_ANSWERS:
+                relay.run(conn)
+            answers_at_s = begun_s + _UNHURRIED_S
+        if begun_s >= sweep_at_s:
             sweep.run(conn)
-            sweep_at_s = time.monotonic() + settings.commands_pause_s
+            sweep_at_s = begun_s + settings.commands_pause_s
         relay.run(conn)
-        if relay.in_flight:
-            relay.wait(_WAIT_FOR_KAFKA_S)
-            relay.settle(conn)
         ROUNDS.note()
-        wait_s = _WAIT_FOR_KAFKA_S if relay.in_flight else settings.commands_pause_s
-        for _ in notices.notifies(timeout=wait_s, stop_after=1):
-            stop.wait(max(0.0, begun_s + _BREATH_S - time.monotonic()))
-        for _ in notices.notifies(timeout=0):
-            pass
+        rest_until_s = answers_at_s if relay.in_flight else sweep_at_s
+        _rest(notices, stop, begun_s + _BREATH_S, answers_at_s, rest_until_s)
     relay.wait(_LAST_WAIT_S)
-    relay.settle(conn)
+    relay.run(conn)
+
+
+def _rest(
+    notices: psycopg.Connection[Any],
+    stop: threading.Event,
+    urgent_s: float,
+    noticed_s: float,
+    until_s: float,
+) -> None:
+    """Until there is something to do: a request from `urgent_s` on, other news from `noticed_s`,
+    and in any case at `until_s`; all on the monotonic clock.
+    """
+    while (wait_s := until_s - time.monotonic()) > 0:
+        for notice in notices.notifies(timeout=wait_s, stop_after=1):
+            until_s = min(until_s, urgent_s if notice.payload == URGENT else noticed_s)
+        if until_s == urgent_s:
+            stop.wait(max(0.0, urgent_s - time.monotonic()))
+            return
 
 
 def main() -> None:

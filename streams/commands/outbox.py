@@ -9,7 +9,7 @@ from prometheus_client import Counter
 
 from schemas.command import CommandRequest
 from schemas.topics import COMMAND_EVENT, COMMAND_REQUEST, PARTITIONER
-from sinks.command_work import Outgoing, forget_outbox, take_outbox
+from sinks.command_work import Outgoing, take_outbox
 
 PUBLISHED = Counter("meterstream_commands_published", "Records that Kafka has", ["topic"])
 
@@ -40,27 +40,23 @@ class OutboxRelay:
         self._refused: str | None = None
 
     def run(self, conn: psycopg.Connection[Any]) -> None:
-        """Publish what waits, and delete what has arrived. Never waits for Kafka.
+        """Publish what waits, and forget what has arrived. Never waits for Kafka.
 
         Raises RuntimeError if Kafka refuses a record.
         """
-        self.settle(conn)
-        while len(self.in_flight) < _MOST_IN_FLIGHT:
-            taken = take_outbox(conn, self.in_flight, _MOST)
+        while True:
+            self._producer.poll(0)
+            if self._refused is not None:
+                raise RuntimeError(f"Kafka refused a record: {self._refused}")
+            arrived = self._delivered.copy()
+            room = min(_MOST, _MOST_IN_FLIGHT - len(self.in_flight))
+            taken = take_outbox(conn, self.in_flight, max(room, 0), arrived)
+            self.in_flight.difference_update(arrived)
+            del self._delivered[: len(arrived)]
             for one in taken:
                 self._publish(one)
-            self.settle(conn)
             if len(taken) < _MOST:
-                break
-
-    def settle(self, conn: psycopg.Connection[Any]) -> None:
-        self._producer.poll(0)
-        if self._refused is not None:
-            raise RuntimeError(f"Kafka refused a record: {self._refused}")
-        if self._delivered:
-            forget_outbox(conn, self._delivered)
-            self.in_flight.difference_update(self._delivered)
-            self._delivered.clear()
+                return
 
     def wait(self, seconds: float) -> None:
         """Until Kafka has all, or so long."""

@@ -149,7 +149,7 @@ class Commands(RuleBasedStateMachine):
             elif isinstance(one.said, CommandEvent) and not crash:
                 self.told.setdefault(UUID(one.said.command_id), []).append(one.said.state)
         if not crash:
-            command_work.forget_outbox(self.conn, [one.outbox_no for one in out])
+            command_work.take_outbox(self.conn, [], 0, [one.outbox_no for one in out])
 
     @precondition(lambda self: any(known.requested for known in self.known.values()))
     @rule(data=st.data())

@@ -85,7 +85,7 @@ def event(db: Connection, device_id: int, name: str = "command_response", **said
 def request(db: Connection) -> list[CommandRequest]:
     """What is published now, as Kafka gets it; it is off the outbox."""
     out = command_work.take_outbox(db, [], 1000)
-    command_work.forget_outbox(db, [one.outbox_no for one in out])
+    command_work.take_outbox(db, [], 0, [one.outbox_no for one in out])
     return [one.said for one in out if isinstance(one.said, CommandRequest)]
 
 
