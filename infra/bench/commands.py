@@ -72,6 +72,10 @@ def loads(seconds: float) -> tuple[Load, ...]:
     )
 
 
+WARM_UP = Load("warming up", 50, 150)
+"""Before all others: Kafka's JVM compiles for minutes, and takes twice as much meanwhile."""
+
+
 def stack_of(settings: StackSettings) -> Stack:
     return Stack(settings, [*SERVERS, *(one for one in OWN if one.name in NEEDED)])
 

@@ -45,7 +45,7 @@ def loads(seconds: float, latency_seconds: float) -> tuple[Load, ...]:
     )
 
 
-WARM_UP = Load("warming up", 5_000, 60)
+WARM_UP = Load("warming up", 5_000, 150)
 """Before all others: Kafka's JVM compiles for minutes, and takes twice as much meanwhile."""
 
 
