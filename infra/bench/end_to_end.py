@@ -102,6 +102,19 @@ class _Sending:
             self.first = self.first or self.last
 
 
+def run(
+    wanted: Sequence[Load], workers: int, folder: Path, progress: Progress
+) -> tuple[list[Row], bool]:
+    """`measure` on a stack of its own with its files in `folder`, warmed up and wiped."""
+    stack = stack_of(StackSettings.free(folder / "state"), workers)
+    try:
+        stack.up(progress)
+        measure(stack, [WARM_UP], folder, progress)
+        return measure(stack, wanted, folder, progress)
+    finally:
+        stack.wipe(progress)
+
+
 def measure(
     stack: Stack, wanted: Sequence[Load], folder: Path, progress: Progress
 ) -> tuple[list[Row], bool]:

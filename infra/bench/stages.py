@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -78,8 +78,8 @@ def run(stage: Stage, sizes: Sizes, progress: Progress) -> Run:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="meterstream-bench-"))
+def _folder(parent: Path | None = None) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="meterstream-bench-", dir=parent))
     try:
         yield folder
     finally:
@@ -151,16 +151,19 @@ def _rating(sizes: Sizes, _folder: Path, progress: Progress) -> Measured:
 
 
 def _end_to_end(sizes: Sizes, folder: Path, progress: Progress) -> Measured:
-    from infra.bench import end_to_end
+    """Latencies once more with all files in memory: the difference is the disk."""
+    from infra.bench import disk, end_to_end
 
-    stack = end_to_end.stack_of(StackSettings.free(folder / "state"), sizes.workers)
-    try:
-        stack.up(progress)
-        end_to_end.measure(stack, [end_to_end.WARM_UP], folder, progress)
-        wanted = end_to_end.loads(sizes.seconds, sizes.latency_seconds)
-        return end_to_end.measure(stack, wanted, folder, progress)
-    finally:
-        stack.wipe(progress)
+    wanted = end_to_end.loads(sizes.seconds, sizes.latency_seconds)
+    progress(f"the disk alone for {disk.SECONDS:.0f} s")
+    alone = disk.row(folder)
+    rows, ok = end_to_end.run(wanted, sizes.workers, folder, progress)
+    if disk.memory_has_room():
+        with _folder(disk.MEMORY) as memory:
+            quick = [replace(one, name=f"{one.name}, files in memory") for one in wanted[:2]]
+            found, as_well = end_to_end.run(quick, sizes.workers, memory, progress)
+        rows, ok = rows + found, ok and as_well
+    return [*rows, alone], ok
 
 
 def _commands(sizes: Sizes, folder: Path, progress: Progress) -> Measured:
