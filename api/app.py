@@ -17,7 +17,7 @@ from api import (
     home_problems,
     problems,
 )
-from api.auth import require_operator, token_hash
+from api.auth import admit, token_hash
 from api.database import make_commands_pool, make_homes_pool, make_pool
 from api.metrics import Metrics
 from api.middleware import RequestContext, TrustedHosts
@@ -45,6 +45,7 @@ from sinks import queries
 
 _ERRORS: dict[int | str, dict[str, object]] = {
     401: {"model": ProblemDocument, "description": "No token, or a wrong one."},
+    403: {"model": ProblemDocument, "description": "A device's token, and not its own affair."},
     422: {"model": ProblemDocument, "description": "`errors` names each wrong field."},
     503: {"model": ProblemDocument, "description": "The database is away; see Retry-After."},
 }
@@ -112,7 +113,7 @@ def create_app(
     app.include_router(health.router)
     app.include_router(firmware.open_router)
     app.get("/docs", include_in_schema=False)(_docs)
-    guarded = [Depends(require_operator)]  # of every route under /api/v1
+    guarded = [Depends(admit)]  # of every route under /api/v1
     app.get("/api/v1/openapi.json", include_in_schema=False, dependencies=guarded)(_openapi)
     # the device's own path last: it takes slashes
     money = (home_usage, homes, bills, references, costs)

@@ -15,6 +15,9 @@ from schemas.mqtt_rights import name_in_all_homes, rights_of
 from sinks.dynamic_security import Account, Hash, hash_password
 from sinks.registry import RegistryError
 
+TOKEN_CHARACTERS = 64
+"""Hexadecimal ones."""
+
 
 class NoSuchAccount(RegistryError):
     """The device has no account, or no more."""

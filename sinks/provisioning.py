@@ -14,6 +14,7 @@ import psycopg
 from schemas.mqtt_rights import NoAccount, Rights, address_of_node, rights_of
 from sinks import dynamic_security
 from sinks.accounts import (
+    TOKEN_CHARACTERS,
     AccountRow,
     NoSuchAccount,
     active_accounts,
@@ -27,7 +28,6 @@ from sinks.dynamic_security import NOT_THERE, Account, Drift
 from sinks.registry import DeviceRow, RegistryError, claim_device
 
 DEFAULT_ZONE = "Asia/Bangkok"
-_TOKEN_BYTES = 32
 
 
 class AlreadyProvisioned(RegistryError):
@@ -73,7 +73,7 @@ def provision(
     device_id = claim_device(conn, address, name, home_id, zone[0] if zone else DEFAULT_ZONE)
     if location is not None:
         conn.execute("UPDATE device SET location = %s WHERE device_id = %s", [location, device_id])
-    token = secrets.token_hex(_TOKEN_BYTES)
+    token = secrets.token_hex(TOKEN_CHARACTERS // 2)
     user_name = keep_token(conn, device_id, address, token)
     account = Account(user_name, user_name, rights_of(address))
     control.run(dynamic_security.create(account, token))
@@ -95,7 +95,7 @@ def rotate_token(
     """
     lock_accounts(conn)
     row = _active(conn, device)
-    token = secrets.token_hex(_TOKEN_BYTES)
+    token = secrets.token_hex(TOKEN_CHARACTERS // 2)
     keep_token(conn, row.device_id, row.address, token)
     try:
         control.run(dynamic_security.set_password(row.user_name, token), tolerate=frozenset())

@@ -93,6 +93,16 @@ async def find_devices(conn: Connection, text: str) -> list[DeviceRow]:
     return [DeviceRow(*row[:-1]) for row in rows if row[-1] == nearest]
 
 
+async def device_of_token(conn: Connection, token_sha256: bytes) -> int | None:
+    """The device whose account has a token of this SHA-256 and is not revoked."""
+    cursor = await conn.execute(
+        "SELECT device_id FROM mqtt_account WHERE token_sha256 = %s AND revoked_at IS NULL",
+        [token_sha256],
+    )
+    row = await cursor.fetchone()
+    return None if row is None else int(row[0])
+
+
 @dataclass(frozen=True)
 class DeviceFilter:
     """Which devices a list holds; None leaves the question out. `q` is part of name or address."""

@@ -163,3 +163,30 @@ async def test_without_the_broker_it_says_when_to_come_back_and_changes_nothing(
     assert (await client.get("/api/v1/accounts")).json() == before
     assert (await client.get("/api/v1/devices")).json() == devices
     assert not is_refused(stack, **account_of(config))
+
+
+async def test_a_devices_token_opens_what_is_its_own_over_http(client):
+    kitchen = (await client.post("/api/v1/devices", json=KITCHEN)).json()
+    other = (await client.post("/api/v1/devices", json={**KITCHEN, "node_id": "attic"})).json()
+    own, others = (f"/api/v1/devices/{one['device']['id']}" for one in (kitchen, other))
+    token = {"Authorization": f"Bearer {kitchen['mqttConfig']['token']}"}
+
+    async def status(method: str, path: str) -> int:
+        return int((await client.request(method, path, headers=token)).status_code)
+
+    assert [await status("GET", own + path) for path in ("", "/config", "/commands")] == [200] * 3
+    for path in (
+        *(f"{own}/readings?from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z", f"{own}/switches"),
+        *(others, f"{others}/commands", "/api/v1/devices", "/api/v1/devices/nobody"),
+        *("/api/v1/homes", "/api/v1/accounts", "/api/v1/openapi.json"),
+    ):
+        assert await status("GET", path) == 403, path
+    assert await status("POST", f"{own}/commands") == 403
+    assert await status("PATCH", own) == 403
+    refused = await client.get(others, headers=token)
+    assert refused.json()["detail"].startswith(
+        "a device's token opens GET /api/v1/devices/<itself>"
+    )
+
+    assert (await client.delete(f"{own}/account")).status_code in (200, 204)
+    assert await status("GET", own) == 401
