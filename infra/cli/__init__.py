@@ -5,6 +5,7 @@ its commands, so that `meterstream up` works while another room does not.
 """
 
 import importlib
+import signal
 import sys
 
 import typer
@@ -65,6 +66,7 @@ def meterstream() -> None:
 
 def main() -> None:
     """Entry point; what a person can mend is told in one line, without a traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # stacks are wiped
     for name in MODULES:
         importlib.import_module(name).register(app)
     try:

@@ -1,7 +1,5 @@
 """`meterstream bench`: each stage beside its peers, in one run, on stacks of its own."""
 
-import signal
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -85,7 +83,6 @@ def bench(
     if render:
         document.publish(document.kept(DOCS), DOCS)
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # stacks are wiped
     default = stages.Sizes()
     sizes = stages.Sizes(
         messages=messages,
