@@ -167,7 +167,8 @@ async def test_without_the_broker_it_says_when_to_come_back_and_changes_nothing(
 
 async def test_a_devices_token_opens_what_is_its_own_over_http(client):
     kitchen = (await client.post("/api/v1/devices", json=KITCHEN)).json()
-    other = (await client.post("/api/v1/devices", json={**KITCHEN, "node_id": "attic"})).json()
+    attic = {**KITCHEN, "node_id": "attic", "name": "Attic"}
+    other = (await client.post("/api/v1/devices", json=attic)).json()
     own, others = (f"/api/v1/devices/{one['device']['id']}" for one in (kitchen, other))
     token = {"Authorization": f"Bearer {kitchen['mqttConfig']['token']}"}
 
