@@ -74,7 +74,7 @@ class Node:
         self._time = self._time_source()
         self._pending = []  # (kind, at_ms, body) not yet on the flash
         self._clock_kept = False
-        self._hello_said = False
+        self._hello_said = self._configuration_said = False
         self._greeted = 0  # the connection on which the state was said
         self._at_meter = None  # (id, meters or None) of the command that a meter is doing
         self._restart_at_ms = None
@@ -85,6 +85,9 @@ class Node:
         if kept_ms is not None:
             self._clock.set_by_server(kept_ms, hal.up_ms())
         self._commands.interrupted(hal.up_ms())
+        if not (self._clock.known or self._outbox.waiting or self._config["sleep_s"]):
+            # Readings wait for a clock, and without NTP the clock comes with an acknowledgement.
+            self._say_hello()
 
     def run(self):
         """For ever."""
@@ -204,12 +207,18 @@ class Node:
         self._greeted = self._client.connections
         self._client.announce(self._account.topic("online"), b"true")
         if not self._hello_said:
-            self._hello_said = True
-            body = bodies.said_of_itself(
-                self._relays.states, self._version, self._model, self._hal.rssi_dbm()
-            )
-            self._outbox.append([(TIMELESS, 0, body)])
+            self._say_hello()
+        if not self._configuration_said:
+            self._configuration_said = True
             self._say_configuration()
+
+    def _say_hello(self):
+        """What we are, acknowledged: it needs no time."""
+        self._hello_said = True
+        body = bodies.said_of_itself(
+            self._relays.states, self._version, self._model, self._hal.rssi_dbm()
+        )
+        self._outbox.append([(TIMELESS, 0, body)])
 
     def _report(self, now_ms):
         if now_ms < self._status_at_ms:
