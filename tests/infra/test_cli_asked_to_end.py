@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,16 @@ import pytest
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 
-def of(folder: Path) -> list[int]:
-    """The processes that have been started with this folder."""
-    found = []
+def of(folder: Path) -> dict[int, str]:
+    """The processes that have been started with this folder: pid to command."""
+    found = {}
     for process in Path("/proc").iterdir():
         try:
             command = (process / "cmdline").read_bytes()
         except OSError:
             continue
         if process.name.isdigit() and os.fsencode(folder) in command:
-            found.append(int(process.name))
+            found[int(process.name)] = command.decode(errors="replace")
     return found
 
 
@@ -33,12 +34,11 @@ def test_chaos_that_is_asked_to_end_leaves_no_server_behind(tmp_path: Path):
         text=True,
     ) as chaos:
         assert chaos.stderr is not None
-        for line in chaos.stderr:
-            if "starting worker" in line:
-                break
-        assert of(tmp_path)  # a stack is coming up
+        while not any("kafka" in command for command in of(tmp_path).values()):
+            assert chaos.poll() is None, chaos.stderr.read()
+            time.sleep(0.2)
         chaos.send_signal(signal.SIGTERM)
         chaos.stderr.read()
 
     assert chaos.returncode == 128 + signal.SIGTERM
-    assert of(tmp_path) == []
+    assert of(tmp_path) == {}
