@@ -253,7 +253,10 @@ def release_held(conn: Connection) -> int:
 
 
 class AnswerRow(NamedTuple):
-    """An answer (its attributes), or what a relay was and is, as JSON said it."""
+    """An answer (its attributes), or what a relay was and is, as JSON said it.
+
+    `said_by`: what the device named as the switching one in the same message.
+    """
 
     device_id: int
     channel: str
@@ -261,6 +264,7 @@ class AnswerRow(NamedTuple):
     answer: dict[str, object] | None
     was_on: object
     is_on: object
+    said_by: object = None
 
 
 def take_answers(conn: Connection, most: int) -> list[AnswerRow]:
@@ -271,8 +275,9 @@ def take_answers(conn: Connection, most: int) -> list[AnswerRow]:
             DELETE FROM command_answer WHERE answer_no IN (
                 SELECT answer_no FROM command_answer ORDER BY answer_no LIMIT %s
                 FOR UPDATE SKIP LOCKED)
-            RETURNING answer_no, device_id, channel, at, answer, was_on, is_on)
-        SELECT device_id, channel, at, answer, was_on, is_on FROM taken ORDER BY answer_no""",
+            RETURNING answer_no, device_id, channel, at, answer, was_on, is_on, said_by)
+        SELECT device_id, channel, at, answer, was_on, is_on, said_by
+        FROM taken ORDER BY answer_no""",
         [most],
     )
     return [AnswerRow(*row) for row in rows]
@@ -350,18 +355,6 @@ def suspects(conn: Connection, device_ids: Sequence[int]) -> list[Suspect]:
     """
     with conn.cursor(row_factory=class_row(Suspect)) as cursor:
         return cursor.execute(_SUSPECTS, [list(device_ids)]).fetchall()
-
-
-def sources(
-    conn: Connection, device_ids: Sequence[int]
-) -> dict[tuple[int, str], tuple[object, datetime]]:
-    """By (device, channel): what the device last said had switched, and when."""
-    rows = conn.execute(
-        "SELECT device_id, channel, value, measured_at FROM device_state "
-        "WHERE device_id = ANY (%s) AND field = 'switched_by'",
-        [list(device_ids)],
-    )
-    return {(device_id, channel): (value, at) for device_id, channel, value, at in rows}
 
 
 def keep_switched(conn: Connection, switched: Sequence[Switched]) -> None:

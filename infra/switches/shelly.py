@@ -42,7 +42,8 @@ class ShellyGen2(Switch):
 
     def boot(self, now_us: int) -> list[Publish]:
         states: dict[str, dict[str, object]] = {
-            f"switch:{relay}": {"id": relay, "output": on} for relay, on in enumerate(self.on)
+            f"switch:{relay}": {"id": relay, "output": on, "source": self._sources[relay]}
+            for relay, on in enumerate(self.on)
         }
         online = Publish(f"{self.name}/online", b"true", retain=True)
         return [online, self._notify("NotifyFullStatus", states, now_us)]

@@ -1,7 +1,7 @@
 """Who switched a relay: a command, the wall switch, or the device itself. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from sinks.command_work import AnswerRow, Suspect, Switched
@@ -16,17 +16,12 @@ _HAND = frozenset({"button", "input", "switch", "sw", "local", "wall", "wall swi
 _OWN = frozenset({"timer", "schedule", "init", "overpower", "overvoltage", "overtemp", "limit"})
 _UNSAID = "it does not say how"
 
-Sources = Mapping[tuple[int, str], tuple[object, datetime]]
-"""By (device, channel): what the device last named as the switching one, and when."""
-
 
 def is_change(row: AnswerRow) -> bool:
     return row.answer is None and isinstance(row.is_on, bool) and row.is_on != row.was_on
 
 
-def who_switched(
-    rows: Iterable[AnswerRow], suspects: Sequence[Suspect], sources: Sources
-) -> list[Switched]:
+def who_switched(rows: Iterable[AnswerRow], suspects: Sequence[Suspect]) -> list[Switched]:
     """Each change of a relay, and whom it is put down to. `suspects`: the newest first.
 
     A device that names its button or its timer is believed. Else it is the newest command that
@@ -38,7 +33,7 @@ def who_switched(
     for row in rows:
         if not is_change(row):
             continue
-        word = _source(row, sources)
+        word = row.said_by if isinstance(row.said_by, str) else ""
         command = None if word.lower() in _HAND | _OWN else _culprit(row, suspects, used)
         if command is not None:
             used.add(command.command_id)
@@ -54,11 +49,6 @@ def who_switched(
             )
         )
     return switched
-
-
-def _source(row: AnswerRow, sources: Sources) -> str:
-    word, at = sources.get((row.device_id, row.channel), ("", row.at))
-    return word if isinstance(word, str) and abs(at - row.at) <= SKEW else ""
 
 
 def _culprit(row: AnswerRow, suspects: Sequence[Suspect], used: set[UUID]) -> Suspect | None:

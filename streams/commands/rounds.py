@@ -49,9 +49,7 @@ def take_answers(conn: psycopg.Connection[Any], patience_s: float) -> int:
         switched = []
         if changed:
             devices = list({row.device_id for row in changed})
-            switched = who_switched(
-                changed, command_work.suspects(conn, devices), command_work.sources(conn, devices)
-            )
+            switched = who_switched(changed, command_work.suspects(conn, devices))
             command_work.keep_switched(conn, switched)
         reported = list({row.device_id for row in rows if row.answer is None})
         if reported:

@@ -492,11 +492,10 @@ def test_every_change_is_put_down_to_somebody(db, plug):
     sent(db, row)
     state(db, plug, "relay", True)
     look(db)
-    state(db, plug, "switched_by", "button")
-    state(db, plug, "relay", False)
-    look(db)
-    db.execute("DELETE FROM device_state WHERE field = 'switched_by'")
-    state(db, plug, "relay", True)
+    pressed_at = datetime.now(UTC)
+    state(db, plug, "switched_by", "button", at=pressed_at)
+    state(db, plug, "relay", False, at=pressed_at)
+    state(db, plug, "relay", True)  # of another message, within the same second
     look(db)
     told = [
         (one.was_on, one.is_on, one.by_kind, one.command_id) for one in switches(db, plug, None, 9)

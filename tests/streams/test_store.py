@@ -1,4 +1,4 @@
-"""One row that the database will not have: it alone is refused, the others are stored."""
+"""What a transaction of the stream leaves in the database."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 
 from infra.local import Stack
 from schemas.decoded import Decoded, Reason
+from schemas.device import State
 from schemas.reading import Source
 from schemas.topics import RAW
 from schemas.units import SECOND_US
@@ -18,7 +19,7 @@ from streams.energy import Limits
 from streams.partition import Channel, Device, Partition
 from streams.records import Chunk, Message
 from streams.store import Store
-from streams.work import Advance, Work
+from streams.work import Advance, StateChange, Work
 from tests.value_rows import value_row
 
 pytestmark = pytest.mark.stack
@@ -98,3 +99,26 @@ def test_nothing_is_stored_for_a_partition_that_somebody_else_has_taken(db: Conn
     with pytest.raises(FencedOut):
         Store(db).store(work, {})
     assert db.execute("SELECT count(*) FROM readings").fetchone() == (0,)
+
+
+def test_each_change_of_a_relay_keeps_what_its_own_message_named_as_the_cause(db: Connection):
+    """A command and the wall switch within one transaction: neither takes the other's word."""
+    work = work_of(db, [row(T0, 0)], [])
+    device = work.chunks[0].partition.devices["homesync:h/n1"]
+    work.states = [
+        StateChange(device, offset, State(T0 + offset, fields, "relay:0"))
+        for offset, fields in enumerate(
+            [
+                {"relay": False},
+                {"relay": True, "switched_by": "command"},
+                {"relay": False, "switched_by": "wall"},
+                {"switched_by": "timer"},
+                {"relay": True},
+            ]
+        )
+    ]
+    Store(db).store(work, {})
+    told = db.execute("SELECT was_on, is_on, said_by FROM command_answer ORDER BY answer_no")
+    assert told.fetchall() == [
+        (None, False, None), (False, True, "command"), (True, False, "wall"), (False, True, None),
+    ]  # fmt: skip

@@ -15,8 +15,10 @@ def at(seconds: float) -> datetime:
     return T0 + timedelta(seconds=seconds)
 
 
-def change(seconds: float, is_on: object = True, was_on: object = False, device: int = 1):
-    return AnswerRow(device, "switch:0", at(seconds), None, was_on, is_on)
+def change(
+    seconds: float, is_on: object = True, was_on: object = False, said_by: object = None
+) -> AnswerRow:
+    return AnswerRow(1, "switch:0", at(seconds), None, was_on, is_on, said_by)
 
 
 def suspect(number: int, since: float, until: float = 30, on: bool = True, device: int = 1):
@@ -25,12 +27,12 @@ def suspect(number: int, since: float, until: float = 30, on: bool = True, devic
     )
 
 
-def told(rows, suspects, sources=None):
-    return [(one.by_kind, one.by_whom) for one in who_switched(rows, suspects, sources or {})]
+def told(rows, suspects):
+    return [(one.by_kind, one.by_whom) for one in who_switched(rows, suspects)]
 
 
 def test_a_command_under_way_is_the_culprit():
-    (one,) = who_switched([change(1)], [suspect(1, 0)], {})
+    (one,) = who_switched([change(1)], [suspect(1, 0)])
     assert (one.by_kind, one.by_whom, one.command_id) == ("user", "u1", UUID(int=1))
     assert (one.was_on, one.is_on, one.at) == (False, True, at(1))
 
@@ -49,24 +51,21 @@ def test_a_command_that_cannot_have_done_it_is_not(innocent):
 
 
 def test_a_device_that_names_its_button_is_believed_against_a_command():
-    said = {(1, "switch:0"): ("button", at(1))}
-    assert told([change(1)], [suspect(1, 0)], said) == [("wall switch", "button")]
+    assert told([change(1, said_by="button")], [suspect(1, 0)]) == [("wall switch", "button")]
 
 
 def test_a_device_that_names_its_timer_is_believed():
-    said = {(1, "switch:0"): ("timer", at(1))}
-    assert told([change(1)], [], said) == [("device", "timer")]
+    assert told([change(1, said_by="timer")], []) == [("device", "timer")]
 
 
 def test_what_the_device_named_another_time_does_not_count():
-    said = {(1, "switch:0"): ("button", at(-5))}
-    assert told([change(1)], [suspect(1, 0)], said) == [("user", "u1")]
+    rows = [change(1, said_by="MQTT"), change(1.2, False, True, said_by="button")]
+    assert told(rows, [suspect(1, 0)]) == [("user", "u1"), ("wall switch", "button")]
 
 
 def test_a_word_for_the_network_is_no_alibi_for_a_command():
-    said = {(1, "switch:0"): ("MQTT", at(1))}
-    assert told([change(1)], [suspect(1, 0)], said) == [("user", "u1")]
-    assert told([change(1)], [], said) == [("device", "MQTT")]
+    assert told([change(1, said_by="MQTT")], [suspect(1, 0)]) == [("user", "u1")]
+    assert told([change(1, said_by="MQTT")], []) == [("device", "MQTT")]
 
 
 def test_of_two_commands_it_is_the_newer_one_that_had_set_out():
@@ -93,14 +92,13 @@ def test_a_command_switches_once():
     ],
 )
 def test_what_is_no_change_is_passed_over(row):
-    assert who_switched([row], [suspect(1, 0)], {}) == []
+    assert who_switched([row], [suspect(1, 0)]) == []
 
 
 def test_a_relay_heard_for_the_first_time_was_nothing():
-    (one,) = who_switched([change(1, True, None)], [], {})
+    (one,) = who_switched([change(1, True, None)], [])
     assert one.was_on is None
 
 
 def test_odd_words_of_a_device_do_no_harm():
-    said = {(1, "switch:0"): (["button"], at(1))}
-    assert told([change(1)], [], said) == [("device", "it does not say how")]
+    assert told([change(1, said_by=["button"])], []) == [("device", "it does not say how")]
