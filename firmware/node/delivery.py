@@ -27,6 +27,7 @@ class Delivery:
         self._progress_ms = 0
         self._patience_ms = RESEND_AFTER_MS
         self.resent = 0
+        self.waits_for_clock = False
 
     @property
     def idle(self):
@@ -36,6 +37,7 @@ class Delivery:
     def step(self, now_ms):
         """Send what the window and the connection have room for."""
         client, outbox = self._client, self._outbox
+        self.waits_for_clock = False
         if not client.up:
             return
         if self._connection != client.connections:
@@ -52,6 +54,7 @@ class Delivery:
         while self._next < first + WINDOW:
             messages = outbox.read(self._next, min(_READ_AT_ONCE, first + WINDOW - self._next))
             if not messages:
+                self.waits_for_clock = self._next < outbox.next_seq
                 return
             for message in messages:
                 again = message.seq < self._sent_until

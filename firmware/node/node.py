@@ -9,11 +9,11 @@ from node.backoff import Backoff
 from node.command import Refused
 from node.commands import Commands
 from node.configuration import Configuration
-from node.delivery import Delivery
+from node.delivery import Delivery, envelope
 from node.ledger import Ledger
 from node.meters import Meters
 from node.mqtt_client import Client
-from node.outbox import SEGMENT_BYTES, TIMELESS, UNIX, UPTIME, Outbox
+from node.outbox import SEGMENT_BYTES, TIMELESS, UNIX, UPTIME, Message, Outbox
 from node.relays import Relays, WallSwitch, relay_name
 from node.seldom import seldom
 from node.store import Store
@@ -28,6 +28,8 @@ _SWITCH_WAIT_MS = const(20)
 _MOST_PENDING = const(60)  # readings that a full flash has not taken
 _RESTART_WITHIN_MS = const(3_000)  # of a reboot command; its answer is on the way
 _AWAKE_AT_MOST_MS = const(30_000)  # to deliver, when there is deep sleep
+_ASK_TIME_EVERY_MS = const(10_000)
+_ASKING = "time"  # the outbox, none of flash, whose one message asks for the time
 
 
 class Node:
@@ -74,20 +76,17 @@ class Node:
         self._time = self._time_source()
         self._pending = []  # (kind, at_ms, body) not yet on the flash
         self._clock_kept = False
-        self._hello_said = self._configuration_said = False
+        self._hello_said = False
         self._greeted = 0  # the connection on which the state was said
         self._at_meter = None  # (id, meters or None) of the command that a meter is doing
         self._restart_at_ms = None
-        self._read_at_ms = self._status_at_ms = 0
+        self._read_at_ms = self._status_at_ms = self._ask_time_at_ms = 0
         self._sleep_from_ms = None
         self.lost = 0  # readings that found no room
         kept_ms = hal.kept_unix_ms()
         if kept_ms is not None:
             self._clock.set_by_server(kept_ms, hal.up_ms())
         self._commands.interrupted(hal.up_ms())
-        if not (self._clock.known or self._outbox.waiting or self._config["sleep_s"]):
-            # Readings wait for a clock, and without NTP the clock comes with an acknowledgement.
-            self._say_hello()
 
     def run(self):
         """For ever."""
@@ -111,6 +110,7 @@ class Node:
         self._measure(now_ms)
         self._greet(now_ms)
         self._delivery.step(now_ms)
+        self._ask_time(now_ms)
         if self._updating is not None:
             self._look_after_update(now_ms)
         self._report(now_ms)
@@ -207,18 +207,23 @@ class Node:
         self._greeted = self._client.connections
         self._client.announce(self._account.topic("online"), b"true")
         if not self._hello_said:
-            self._say_hello()
-        if not self._configuration_said:
-            self._configuration_said = True
+            self._hello_said = True
+            body = bodies.said_of_itself(
+                self._relays.states, self._version, self._model, self._hal.rssi_dbm()
+            )
+            self._outbox.append([(TIMELESS, 0, body)])
             self._say_configuration()
 
-    def _say_hello(self):
-        """What we are, acknowledged: it needs no time."""
-        self._hello_said = True
-        body = bodies.said_of_itself(
-            self._relays.states, self._version, self._model, self._hal.rssi_dbm()
-        )
-        self._outbox.append([(TIMELESS, 0, body)])
+    def _ask_time(self, now_ms):
+        """Have the server acknowledge something, for the time that comes with it.
+
+        Without NTP a reading at the head of the outbox would wait for a clock that only an
+        acknowledgement of what is behind it could bring.
+        """
+        if self._delivery.waits_for_clock and now_ms >= self._ask_time_at_ms:
+            self._ask_time_at_ms = now_ms + _ASK_TIME_EVERY_MS
+            asking = Message(1, None, bodies.said_of_itself({}, self._version))
+            self._say("telemetry/power", envelope(asking, _ASKING, 1))
 
     def _report(self, now_ms):
         if now_ms < self._status_at_ms:
@@ -268,6 +273,8 @@ class Node:
             return
         if isinstance(at_us, int) and self._clock.set_by_server(at_us // 1000, now_ms):
             self._log("time", source="server")
+        if boot == _ASKING:
+            return
         if not isinstance(seq, int) or not self._delivery.acknowledged(boot, seq, now_ms):
             self._log("foreign_ack")
         elif self._updating is not None and self._delivery.is_own(seq):

@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from node.outbox import UPTIME, Outbox
 from node_process import LONGEST_S, NodeProcess
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -309,6 +310,28 @@ def test_without_ntp_the_connectors_acknowledgement_tells_the_time(
     assert all(before_ms - 5_000 < row[1] < time.time() * 1000 + 5_000 for row in rows)
     gaps = [after[1] - before[1] for before, after in itertools.pairwise(rows)]
     assert min(gaps) > 100, f"readings from before the clock keep their distance: {gaps}"
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # a power cut closes no file
+def test_readings_that_wait_for_a_clock_do_not_keep_it_back(
+    bench: Bench, meter: SimulatedPzem, tmp_path: Path
+) -> None:
+    """An earlier start never had a clock, and its readings are all that is in the outbox."""
+    node = Made(bench, tmp_path, meter, "")
+    (node.process.flash / "outbox").mkdir()
+    earlier = Outbox(str(node.process.flash / "outbox"), os.urandom)
+    values = [(at_ms, b'"channels":{"total":{"import_total_wh":%d}}') for at_ms in (1_000, 2_000)]
+    earlier.append([(UPTIME, at_ms, body % (at_ms // 1_000)) for at_ms, body in values])
+    del earlier
+    node.process.start()
+    rows = node.stored(5)
+    node.process.kill()
+    check_once_and_gapless(rows, meter)
+    assert [row[2] for row in rows[:2]] == [1.0, 2.0]
+    assert rows[1][1] - rows[0][1] == 1_000
+    assert node.process.events("foreign_ack") == []
 
 
 @pytest.mark.stack
