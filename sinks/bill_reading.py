@@ -11,7 +11,7 @@ from sinks.bill_drafts import Draft, draft, draft_of_device
 from sinks.bills import Issued, NoBill, draft_head, issued_bill
 from sinks.contracts import Home, UnknownHome, find_home
 from sinks.registry import DeviceRow, RegistryError, resolve_device
-from streams.billing.page import Front
+from streams.billing.front import Front
 from streams.tariffs.catalogue import Catalogue
 from streams.tariffs.errors import BadUsage
 from streams.tariffs.month import Month

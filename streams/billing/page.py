@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
@@ -14,6 +13,7 @@ import pymupdf_fonts
 from fpdf import FPDF, Align, XPos, YPos
 
 from streams.billing.document import QUALITIES
+from streams.billing.front import Front
 from streams.billing.words import WORDS, Language, Words
 from streams.tariffs.rating import shortest
 
@@ -37,18 +37,6 @@ _COLUMNS_MM = (78.0, 38.0, 26.0, 32.0)
 Colour = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Front:
-    """What a page says beside the bill's document. `version` None is a draft."""
-
-    home_name: str
-    tariff_title: str
-    sha256: str
-    version: int | None = None
-    issued_at: datetime | None = None
-    adjustment: Mapping[str, Any] | None = None
-
-
 def bill_pdf(document: Mapping[str, Any], front: Front, language: Language) -> bytes:
     """The page of a bill's document (`streams.billing.document`)."""
     page = _Page(WORDS[language], document, front)
@@ -57,13 +45,12 @@ def bill_pdf(document: Mapping[str, Any], front: Front, language: Language) -> b
 
 
 @cache
-def _font_files() -> tuple[Path, Path]:
-    """Regular and bold. fpdf2 wants files; they lie in a folder that ends with the process."""
-    folder = Path(tempfile.mkdtemp(prefix="meterstream-fonts-"))
-    paths = folder / "regular.ttf", folder / "bold.ttf"
-    for path, name in zip(paths, ("figo", "figbo"), strict=True):
-        path.write_bytes(pymupdf_fonts.fontbuffers[name]())
-    return paths
+def _font_folder() -> tempfile.TemporaryDirectory[str]:
+    """Holds `regular.ttf` and `bold.ttf`, for fpdf2 wants files; it ends with the process."""
+    made = tempfile.TemporaryDirectory(prefix="meterstream-fonts-")
+    for file, name in (("regular.ttf", "figo"), ("bold.ttf", "figbo")):
+        Path(made.name, file).write_bytes(pymupdf_fonts.fontbuffers[name]())
+    return made
 
 
 class _Page:
@@ -74,8 +61,8 @@ class _Page:
         self.pdf.set_title(f"{words['title']} {document['month']}")
         self.pdf.set_margins(_MARGIN_MM, 16)
         self.pdf.set_auto_page_break(True, 16)
-        for style, path in zip(("", "B"), _font_files(), strict=True):
-            self.pdf.add_font(_FONT, style, path)
+        for style, file in (("", "regular.ttf"), ("B", "bold.ttf")):
+            self.pdf.add_font(_FONT, style, Path(_font_folder().name, file))
         self.pdf.set_text_shaping(True)
         self.pdf.c_margin = 0
         self.pdf.add_page()

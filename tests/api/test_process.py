@@ -37,6 +37,12 @@ def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
         time.sleep(0.1)
 
 
+def test_what_draws_pages_waits_until_a_page_is_wanted():
+    """It would be a third of the start, with which a killed API is back."""
+    look = "import sys, api.__main__; print('fpdf' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", look], text=True) == "False\n"
+
+
 def test_without_a_token_it_refuses_to_start():
     done = subprocess.run(
         [sys.executable, "-m", "api"],

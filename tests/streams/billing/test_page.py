@@ -9,7 +9,8 @@ import pytest
 
 from schemas.usage import Quality
 from streams.billing.document import Measured, Payer, bill_document
-from streams.billing.page import Front, bill_pdf
+from streams.billing.front import Front
+from streams.billing.page import bill_pdf
 from streams.billing.words import Language
 from streams.tariffs.contract import Contract, cycle_for, rate_contract
 from streams.tariffs.ledger import Ledger
