@@ -31,6 +31,7 @@ from sinks.finality import LogUnreachable, NotFinal, log_ends, records_behind
 
 LIMIT_S = 300.0  # a fault after which nothing comes for so long ends the run
 DRAINED_WITHIN_S = 600.0
+WELL_AGAIN_S = 60.0  # every process, when all faults are over
 DRAINED_S = 3.0  # no more waits than the nodes make in so long
 MOST_NAMED = 100_000
 MOST_SAID = 20
@@ -168,6 +169,9 @@ def run_faults(
         failures.append(f"{load.unacked} never acknowledged, {load.counts.false_acks} false acks")
     if more := _refused(rig) - refused:
         failures.append(f"{more} records were refused")
+    for name in SERVES_AT:
+        if not wait_until(lambda n=name: _serves(rig, n, 0), timeout_s=WELL_AGAIN_S):  # type: ignore[misc]
+            failures.append(f"{name} is not well {WELL_AGAIN_S:.0f} s after all")
     failures += filter(
         None,
         [checks.offsets_differ(rig.stack), checks.announced_differ(rig.stack, settings.home)],

@@ -107,10 +107,13 @@ class Poller:
     # ---- on the event loop: the devices
 
     async def _follow_devices(self) -> None:
+        look: asyncio.Task[None] | None = None
         while not self._stopping.is_set():
             self._keep_tasks()
             self._count()
             self._writer.tend()
+            if self._writer.is_away and (look is None or look.done()):
+                look = asyncio.create_task(asyncio.to_thread(self._writer.look))
             await asyncio.sleep(STEP_S)
         for task, _ in self._followed.values():
             task.cancel()

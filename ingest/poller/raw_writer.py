@@ -1,5 +1,7 @@
 """Puts what was asked over HTTP into the raw log, as the uplink does with what came over MQTT."""
 
+from contextlib import suppress
+
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from ingest.decoders.topic_table import address_of
@@ -7,14 +9,18 @@ from ingest.raw_record import RisingClock
 from schemas.topics import PARTITIONER, RAW, RawHeader
 
 SHARD = "poll"
+LOOK_S = 2.0
 _QUEUE_KBYTES = 32 * 1024
 
 
 class RawWriter:
-    """`trouble` says what Kafka complained of last, until it takes a record again."""
+    """`trouble` says what Kafka complained of last, until it takes a record again or, where there
+    is none to take, answers `look`.
+    """
 
     def __init__(self, bootstrap: str) -> None:
         self.trouble: str | None = None
+        self.is_away = False
         self.dropped = 0
         self.written = 0
         self._clock = RisingClock()
@@ -56,16 +62,24 @@ class RawWriter:
         """Take delivery reports; never waits."""
         self._producer.poll(0)
 
+    def look(self) -> None:
+        """Ask Kafka whether it is back, for LOOK_S at most: a producer that has nothing to write
+        is not told.
+        """
+        with suppress(KafkaException):
+            self._producer.list_topics(RAW.name, LOOK_S)
+            self.is_away, self.trouble = False, None
+
     def close(self, timeout_s: float) -> None:
         self._producer.flush(timeout_s)
 
     def _told(self, error: KafkaError | None, _message: Message) -> None:
         if error is None:
             self.written += 1
-            self.trouble = None
+            self.is_away, self.trouble = False, None
         else:
             self.dropped += 1
             self.trouble = error.str()
 
     def _complained(self, error: KafkaError) -> None:
-        self.trouble = error.str()
+        self.is_away, self.trouble = True, error.str()

@@ -57,6 +57,18 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = LONGEST
         time.sleep(0.1)
 
 
+def health_at(url: str) -> int:
+    """The status of `/health` there; 0 when nobody answers."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0
+
+
 class Pipeline:
     """A running stack, and questions to its database, its processes and its command."""
 
@@ -149,14 +161,7 @@ class Pipeline:
 
     def health(self, name: str) -> int:
         """The status of a process's `/health`; 0 when nobody answers."""
-        try:
-            with urllib.request.urlopen(f"{self._served_at(name)}/health", timeout=10) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code
-        except OSError:
-            return 0
+        return health_at(self._served_at(name))
 
     def metric(self, name: str, metric: str) -> float:
         """A number that a process tells Prometheus; 0 where it has not told it yet."""

@@ -25,7 +25,7 @@ from schemas.units import MINUTE_US, SECOND_US
 from sinks.device_registry import register_devices
 from sinks.polled_devices import leave_device, poll_device
 from sinks.registry import resolve_device
-from tests.system.conftest import Pipeline, minute_ago, wait_for
+from tests.system.conftest import Pipeline, health_at, minute_ago, wait_for
 from tests.whole_topic import read_topic
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -355,3 +355,17 @@ def test_a_poller_that_is_killed_loses_and_doubles_nothing_that_it_handed_on(
         print(f"{KILLS} kills, {meter.requests} answers of the meter, {len(taken)} in the log")
     finally:
         meter.close()
+
+
+def test_with_nothing_to_write_it_knows_that_kafka_is_back(pipeline: Pipeline, tmp_path: Path):
+    poller = spawned(pipeline, tmp_path)
+    try:
+        assert poller.stdout is not None
+        url = f"http://127.0.0.1:{json.loads(poller.stdout.readline())['metrics_port']}"
+        wait_for(lambda: health_at(url) == 200, "the poller is well")
+        pipeline.kill("kafka")
+        wait_for(lambda: health_at(url) == 503, "it says that Kafka is away")
+        wait_for(lambda: health_at(url) == 200, "it is well again")
+    finally:
+        poller.send_signal(signal.SIGTERM)
+        poller.communicate()
