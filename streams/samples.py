@@ -15,11 +15,12 @@ from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from ingest.decoders.clock import BELIEVED_AHEAD_US, MILLISECONDS_ABOVE, SINCE_BOOT_BELOW_S
-from ingest.decoders.homesync import ENVELOPE_COLONS, Envelope
+from ingest.decoders.homesync import ENVELOPE_COLONS, Envelope, Quantities
 from ingest.decoders.json_bounds import MAX_BYTES
 from schemas.reading import VALUE_NAMES
 from schemas.units import MW_PER_W, SECOND_US, UWH_PER_WH
 from sinks.reading_columns import ReadingColumns
+from streams.packed_values import pack_rows
 from streams.partition import Channel
 from streams.windows import Held
 
@@ -41,11 +42,12 @@ class Samples:
     columns: ReadingColumns
     channels: Sequence[Channel]
     held: Sequence[Held]
+    said: Sequence[Quantities]
     records: Sequence[Any]
     told: bytearray  # 1: to be announced
 
-    def of_told(self) -> Iterator[tuple[Channel, Held]]:
-        return compress(zip(self.channels, self.held, strict=True), self.told)
+    def of_told(self) -> Iterator[tuple[Channel, Held, Quantities]]:
+        return compress(zip(self.channels, self.held, self.said, strict=True), self.told)
 
 
 def samples_of(messages: Sequence[Usual], oldest_us_back: int) -> tuple[Samples, Whole, Flags]:
@@ -91,10 +93,10 @@ def samples_of(messages: Sequence[Usual], oldest_us_back: int) -> tuple[Samples,
         repeat(None),
         repeat(None),
         columns.seq.tolist(),
-        said,
+        pack_rows(values, absent),
     )
     of_rows = [records[number] for number in numbers]
-    return Samples(columns, channels, list(held), of_rows, bytearray(len(rows))), begins, odd
+    return Samples(columns, channels, list(held), said, of_rows, bytearray(len(rows))), begins, odd
 
 
 def _received_us(received: Sequence[bytes]) -> Whole:
@@ -155,4 +157,4 @@ def no_samples() -> Samples:
     none = np.zeros(0, np.int64)
     values = np.zeros((0, len(VALUE_NAMES)))
     columns = ReadingColumns(none, none, none, none, none, values, bytearray())
-    return Samples(columns, [], [], [], bytearray())
+    return Samples(columns, [], [], [], [], bytearray())

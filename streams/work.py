@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from schemas.device import Event, State
-from schemas.reading import Clock, Reading, ValueRow, Values
+from schemas.reading import Clock, Reading, ValueRow
 from sinks.copy_block import ReadingRow
 from sinks.usage_windows import ChannelStateRow, LimitsRow, MinuteRecord
 from streams.energy import GapEnergy, Minute
@@ -144,11 +144,10 @@ class Work:
     def announced(self) -> Iterable[tuple[Device, list[Reading]]]:
         """The readings to be announced, device by device."""
         found = {device_id: (device, [*told]) for device_id, (device, told) in self.told.items()}
-        for channel, held in self.samples.of_told():
+        for channel, held, said in self.samples.of_told():
             device = channel.device
             told = found.get(device.device_id)
             if told is None:
                 told = found[device.device_id] = (device, [])
-            said = cast(Values, held[7])
             told[1].append(Reading(channel.name, held[0], said, Clock.DEVICE, held[6]))
         return found.values()
