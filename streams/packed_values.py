@@ -1,6 +1,6 @@
 """The values of a reading as few bytes, for as long as a worker holds it. Pure.
 
-Held as objects they are more than half of a worker's memory: a float for each value, and the row.
+Held as objects, a float for each value and the row, they are more than half of a held reading.
 """
 
 from struct import unpack
